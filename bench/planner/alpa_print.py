@@ -27,8 +27,7 @@ def show(workload: Workload, *, out: str | None, as_json: bool) -> int:
     else:
         _print(found)
         if out is not None:
-            engine = "" if found.point.model.num_experts is None else " engine=analytic"
-            print(f"plan in {out}; run it with shardings={out} partitioner=gspmd{engine}")
+            print(f"plan in {out}; run it with shardings={out} partitioner=gspmd")
     return 0
 
 

@@ -45,12 +45,14 @@ def read_shardings(value: Any) -> Any:
     """
     if not isinstance(value, str) or not value.endswith(".json"):
         return value
-    path = Path(path_of("shardings", value))
+    path, content = Path(path_of("shardings", value)), None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        cuts = content["shardings"]
-        return Shardings.parse(Shardings.of(cuts).text).text
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidRequest(
-            "shardings", value, f"holds no plan: {error}", "write one with shardbench plan planner=alpa out=FILE"
-        ) from None
+        reason = 'has no key "shardings"'
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        reason = f"is no JSON: {error}"
+    if not isinstance(content, dict) or "shardings" not in content:
+        raise InvalidRequest("shardings", value, reason, "write one with shardbench plan planner=alpa out=FILE")
+    return Shardings.read(content["shardings"]).text

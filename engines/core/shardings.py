@@ -15,7 +15,8 @@ letters, slowest first, such as ``zy``; a mesh axis splits at most one dimension
                       tokens beside gathered weights] of a feed-forward of experts, in place of ``ffn``
 ====================  ========================================================================================
 
-``NAME`` is ``fused`` where attention and feed-forward read one norm, else ``attn`` and ``ffn``.
+``NAME`` is ``fused`` where attention and feed-forward read one norm, else ``attn`` and ``ffn``. Beside experts, ``ffn``
+is the expert of all tokens and the feed-forward of layers without experts.
 """
 
 import re
@@ -31,6 +32,7 @@ from engines.core.model import Model
 _NAMED: Final = r"[a-z]+(?:\.[a-z]+)*"
 _AXES: Final = r"(?:-|[xyz]{1,3})(?:\.(?:-|[xyz]{1,3}))+"
 _ENTRY: Final = re.compile(f"({_NAMED}):({_AXES})")
+_WRITTEN: Final = "use what plan planner=alpa out=FILE wrote"
 EXPERTS: Final = "aekntg"
 """A letter for each dimension of ``experts``."""
 PATTERN: Final = f"{_NAMED}:{_AXES}(?:/{_NAMED}:{_AXES})*"
@@ -38,10 +40,21 @@ PATTERN: Final = f"{_NAMED}:{_AXES}(?:/{_NAMED}:{_AXES})*"
 
 
 def projections(model: Model) -> tuple[str, ...]:
-    """Names of a layer's projections: ``fused``, or ``attn`` and ``ffn``; ``attn`` alone beside experts."""
-    if model.num_experts is not None:
+    """Names of a layer's projections: ``fused``, or ``attn`` and ``ffn``.
+
+    Beside experts ``ffn`` is the expert of all tokens and the feed-forward of layers without experts, where a model has
+    either.
+    """
+    if model.num_experts is not None and model.shared_expert_d_ff is None and not model.dense_layers:
         return ("attn",)
     return ("fused",) if model.shares_norm else ("attn", "ffn")
+
+
+def hidden_columns(model: Model) -> tuple[int, ...]:
+    """Hidden columns of every feed-forward that all tokens pass: that of layers without experts, that beside them."""
+    found = [model.ffn.hidden_columns] if any(not kind.has_experts for kind in model.layer_kinds) else []
+    shared = None if model.experts is None else model.experts.shared
+    return (*found, *([] if shared is None else [shared.hidden_columns]))
 
 
 def sharded_values(model: Model) -> Mapping[str, int]:
@@ -56,6 +69,15 @@ def sharded_values(model: Model) -> Mapping[str, int]:
             found |= {f"{name}.{side}": 3, f"{name}.{side}.weights": 2}
         found |= {f"{name}.columns": 2} if name == "ffn" else {f"{name}.columns": 2, f"{name}.joined": 2}
     return found
+
+
+def _check_axes(name: str, dims: Sequence[str]) -> None:
+    said, letters = f"{name}:{'.'.join(axes or '-' for axes in dims)}", "".join(dims)
+    unknown = sorted(set(letters) - set("xyz"))
+    if unknown:
+        raise InvalidRequest("shardings", said, f"splits along {unknown[0]}, which is no mesh axis", "use x, y and z")
+    if len(set(letters)) < len(letters):
+        raise InvalidRequest("shardings", said, "uses an axis twice", "let an axis split one dimension")
 
 
 @dataclass(frozen=True)
@@ -80,14 +102,32 @@ class Shardings:
         for entry in text.split("/"):
             found = _ENTRY.fullmatch(entry)
             if found is None:
-                raise InvalidRequest(
-                    "shardings", entry, "is not NAME:AXES.AXES", "use what plan planner=alpa out=FILE wrote"
-                )
+                raise InvalidRequest("shardings", entry, "is not NAME:AXES.AXES", _WRITTEN)
             dims = tuple("" if axes == "-" else axes for axes in found[2].split("."))
-            letters = "".join(dims)
-            if len(set(letters)) < len(letters):
-                raise InvalidRequest("shardings", entry, "uses an axis twice", "let an axis split one dimension")
+            _check_axes(found[1], dims)
             cuts[found[1]] = dims
+        return cls.of(cuts)
+
+    @classmethod
+    def read(cls, cuts: object) -> "Shardings":
+        """From what :meth:`to_dict` makes, as a file has it.
+
+        Raises:
+            InvalidRequest: a value is no list of axes, an axis is unknown, or splits two dimensions of a value.
+        """
+        if not isinstance(cuts, Mapping) or not cuts:
+            raise InvalidRequest("shardings", repr(cuts), "names no values of a layer", _WRITTEN)
+        for name, dims in cuts.items():
+            if not isinstance(dims, list) or not all(isinstance(axes, str) for axes in dims):
+                raise InvalidRequest(
+                    "shardings",
+                    f"{name}:{dims!r}",
+                    "is no list of axes",
+                    'give one string for each dimension, such as ["x", "zy"], and "" where nothing splits it',
+                )
+            _check_axes(name, dims)
+            if len(dims) < 2 or re.fullmatch(_NAMED, name) is None:
+                raise InvalidRequest("shardings", f"{name}:{'.'.join(dims)}", "is no value of a layer", _WRITTEN)
         return cls.of(cuts)
 
     @property
@@ -119,11 +159,15 @@ class Shardings:
         wanted = sharded_values(model)
         found = {name: len(dims) for name, dims in self.cuts}
         for name in sorted(wanted.keys() | found.keys()):
-            if wanted.get(name) != found.get(name):
-                has = "has none" if name not in wanted else f"needs {wanted[name]} dimensions of it"
-                raise InvalidRequest(
-                    "shardings", name, f"does not fit: model={model.name} {has}", "use a plan of a model of this kind"
-                )
+            if wanted.get(name) == found.get(name):
+                continue
+            if name in wanted:
+                given = f"has {found[name]}" if name in found else "is missing"
+                reason, remedy = f"{given}: model={model.name} needs {wanted[name]} dimensions of it", "give them"
+            else:
+                reason = f"is no value of model={model.name}"
+                remedy = f"name {', '.join(sorted(wanted))}"
+            raise InvalidRequest("shardings", name, reason, f"{remedy}, or use a plan of a model of this kind")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

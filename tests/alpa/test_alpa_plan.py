@@ -202,7 +202,7 @@ def test_shardings_of_another_point_are_refused():
     with pytest.raises(InvalidRequest, match="plan planner=alpa out=FILE"):
         a_point("llama-3-8b", 4, batch_size=8, shardings=text.replace("attention:", "attention:x.q/"))
     wrong = a_point("palm-8b", 4, shardings=text, partitioner="gspmd")
-    assert "model=palm-8b has none" in AnalyticEngine().estimate([wrong])[0].error
+    assert "is no value of model=palm-8b" in AnalyticEngine().estimate([wrong])[0].error
     for message, keys in (
         ("use partitioner=gspmd", {}),
         ("leave attn_sharding=auto", {"partitioner": "gspmd", "attn_sharding": "heads"}),

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from builders.models import MODELS
+from builders.models import MODELS, moe_model
 from builders.plans import mesh_of, plan_of
 from jax.sharding import PartitionSpec as P
 from partitioned_case import errors
 
 from engines.core.errors import InvalidRequest
-from engines.core.shardings import Shardings, sharded_values
+from engines.core.shardings import EXPERTS, Shardings, sharded_values
 from engines.transformer.layers.kv_cache import abstract_cache
 from engines.transformer.params.parameters import abstract_parameters
 
@@ -33,6 +33,28 @@ PLANNED = (
 """Alpa's plan of a decode step of Llama 3 70B on 16 TPU v4."""
 
 
+BESIDE_EXPERTS = {
+    "attention": ("z", "yx"),
+    "attn.columns": ("z", "yx"),
+    "attn.in": ("", "z", "yx"),
+    "attn.in.weights": ("z", "yx"),
+    "attn.joined": ("", "yx"),
+    "attn.out": ("", "yx", "z"),
+    "attn.out.weights": ("yx", "z"),
+    "middle": ("xy", "z"),
+    "residual": ("x", "yz"),
+    "table": ("", "zyx"),
+}
+FED = {
+    "ffn.columns": ("", "y"),
+    "ffn.in": ("xy", "", ""),
+    "ffn.in.weights": ("", "zy"),
+    "ffn.out": ("", "z", "y"),
+    "ffn.out.weights": ("x", ""),
+}
+SHARED = {"shared_expert_d_ff": 64, "shared_expert_gate": True, "dense_layers": 1, "num_layers": 3}
+
+
 def planned(model, text, **settings):
     shardings = Shardings.parse(text)
     return plan_of(MODELS[model], (2, 2, 2), partitioner="gspmd", shardings=shardings, **settings)
@@ -41,6 +63,51 @@ def planned(model, text, **settings):
 @pytest.mark.parametrize(("model", "text"), [("palm", FUSED), ("llama", SERIAL), ("llama", PLANNED)])
 def test_the_compiler_is_told_and_logits_are_the_same(model, text):
     assert max(errors(planned(model, text))) < 1e-5
+
+
+def planned_experts(roles, **keys):
+    """A plan whose mesh axes do to the experts what ``roles`` say, letters of EXPERTS for x, y and z."""
+    dims = ["".join(axis for axis, role in zip("xyz", roles, strict=True) if role == letter) for letter in EXPERTS]
+    settings = {name: keys.pop(name) for name in ("expert_capacity", "batch_size") if name in keys}
+    model = moe_model(**keys)
+    cuts = BESIDE_EXPERTS | {"experts": dims} | (FED if keys.get("shared_expert_d_ff") else {})
+    return plan_of(model, (2, 2, 2), partitioner="gspmd", shardings=Shardings.of(cuts), **settings)
+
+
+@pytest.mark.parametrize(
+    ("roles", "keys"),
+    [
+        ("aek", {}),
+        ("nta", {"expert_capacity": 4.0}),
+        ("gke", {}),
+        ("gag", {}),
+        ("nen", {"batch_size": 4}),
+        ("ean", SHARED),
+    ],
+)
+def test_experts_are_split_as_the_plan_says_and_logits_are_the_same(roles, keys):
+    """Tokens sent along a, all of them along e; k and n cut E and columns; t copies weights, g gathers them."""
+    plan = planned_experts(roles, **keys)
+    plan.check()
+    assert max(errors(plan)) < 1e-5
+
+
+def test_experts_lie_as_the_plan_says():
+    plan = planned_experts("aeg")
+    experts = abstract_parameters(plan, mesh_of((2, 2, 2))).layers[-1].experts
+    # [layers, experts, E, columns] and [layers, experts, rows, E]: of the experts those with all tokens are slowest.
+    assert experts.inputs.values.sharding.spec == P(None, ("y", "x"), None, ("z",))
+    assert experts.outputs.values.sharding.spec == P(None, ("y", "x"), ("z",), None)
+    assert plan.local_experts == 2
+
+
+def test_experts_that_do_not_split_are_refused():
+    with pytest.raises(
+        InvalidRequest, match=r"experts:xyz\.-\.-\.-\.-\.-: splits the 4 experts of model=small over 8 chips"
+    ):
+        planned_experts("aaa", num_experts=4).check()
+    with pytest.raises(InvalidRequest, match="does not split over the 8 chips of experts"):
+        planned_experts("tag", batch_size=12).check()
 
 
 def test_quantised_weights_and_cache_take_shardings_too():

@@ -5,6 +5,7 @@ reading of its weights, what it reads and writes of activations; attention's pro
 """
 
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from engines.analytic.attention import held, seen_in_decode, seen_in_prefill
 from engines.analytic.cost import matmul_efficiency
 from engines.analytic.grid import Grid
 from engines.analytic.torus_attention import head_shards, padded_heads, run_kv_heads
+from engines.analytic.tpu_torus import dense_columns
 
 Part = tuple[float, float]
 """(columns, over how many chips they split at most): a head is whole on a chip."""
@@ -47,7 +49,11 @@ class Costs:
     """Of an expert's columns: a matmul writes them and the next reads them."""
 
     def __init__(self, grid: Grid, *, prefill: bool, micro_batches: int = 1) -> None:
-        """``micro_batches``: as many of the grid's batch are in the cache."""
+        """``micro_batches``: as many of the grid's batch are in the cache.
+
+        ``ffn_inputs`` and ``ffn_hidden`` are the columns of the feed-forward that all tokens pass, as a mean over the
+        share ``fed`` of the layers that have one.
+        """
         self.grid, self.prefill, self.micro_batches = grid, prefill, micro_batches
         self.batch = int(self.value("batch"))
         self.length = self.value("input_len") if prefill else 1.0
@@ -56,12 +62,23 @@ class Costs:
         context = grid.input_len + grid.output_len
         self.context = self.number(context)
         self.cached = self.number(held(grid, context))
+        ffn = dense_columns(grid)
+        self.fed = self.number(ffn.there)
+        self.ffn_inputs, self.ffn_hidden = (
+            self.number(each) / self.fed if self.fed else 0.0 for each in (ffn.inputs, ffn.hidden)
+        )
         self.layers, self.d_model, self.act = (self.value(name) for name in ("layers", "d_model", "act_bytes"))
         self.stream = self.value("hbm_bytes_per_s") * self.value("hbm_efficiency")
         self.heads, self.most_heads = self.number(padded_heads(grid)), self.number(head_shards(grid))
         self.kv_heads, self.head_dim = self.number(run_kv_heads(grid)), self.value("head_dim")
         self.prefetch, self.judged = self.value("prefetch"), float(self.batch)
         self.sampled = self.batch / self.number(grid.x * grid.y * grid.z)
+
+    def of_layers(self, share: float) -> "Costs":
+        """The costs of operators that only a share of the layers has."""
+        found = copy(self)
+        found.layers = self.layers * share
+        return found
 
     @staticmethod
     def number(array: Any) -> float:

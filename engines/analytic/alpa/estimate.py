@@ -22,11 +22,14 @@ from engines.core.shardings import Shardings
 
 ALPA_VERSION = 3
 """Raised when a plan, or the time of one, comes out differently with the same constants."""
+PLANNED_EXPERTS_VERSION = 1
+"""Raised where only plans of models with experts come out differently: part of what answers those alone."""
 
 
 def planned_program_id(point: Point) -> str:
     """The version of the planner and the constants that the chip takes."""
-    return digest("alpa", ALPA_VERSION, constants_of(point))
+    experts = [] if point.model.num_experts is None else [PLANNED_EXPERTS_VERSION]
+    return digest("alpa", ALPA_VERSION, constants_of(point), *experts)
 
 
 def planned_estimate(point: Point) -> Estimate:

@@ -17,7 +17,6 @@ import numpy as np
 from engines.analytic.alpa.costs import Cost, Costs
 from engines.analytic.alpa.network import Network
 from engines.analytic.alpa.roles import assignments, having, renamed, sent
-from engines.analytic.alpa.sums import TERM_BYTES
 from engines.analytic.expert_load import busiest_hit, busiest_rows
 from engines.core.shardings import EXPERTS
 
@@ -48,7 +47,7 @@ class Routed:
             each
             for each in assignments(EXPERTS, network.mesh)
             if value("num_experts") % self._size(each, "ae") == 0
-            and value("expert_hidden") % self._size(each, "ng") == 0
+            and value("expert_hidden") % self._size(each, "kng") == 0
             and value("d_model") % self._size(each, "k") == 0
             and self.costs.batch % self._size(each, "atg") == 0
         ]
@@ -112,14 +111,16 @@ class Routed:
         return self.costs.layers * self._moved_s(before, renamed(roles, READS))
 
     def leaving_s(self, roles: str, wanted: str) -> float:
-        """Summing what they made, in float32 as other sums, and bringing it to the stream, in all layers."""
+        """Summing what they made, and bringing it to the stream, in all layers.
+
+        The program of the experts sums itself, in the format of activations.
+        """
         return self.costs.layers * self._moved_s(renamed(roles, MAKES), wanted)
 
     def _moved_s(self, before: str, after: str) -> float:
         total = 0.0
         for each in sent(before, after):
-            element = TERM_BYTES if each.kind in ("reduce-scatter", "all-reduce") else self.costs.act
             shards = self.network.size(each.rows) * self.network.size(each.columns)
-            size = self.costs.tokens * self.costs.d_model * element / shards
+            size = self.costs.tokens * self.costs.d_model * self.costs.act / shards
             total += self.network.seconds(each.kind, each.axes, size)
         return total

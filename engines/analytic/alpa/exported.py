@@ -32,7 +32,7 @@ class _Ordered:
     def _axes(self, name: str, letters: str, *before: str) -> str:
         """The axes of a dimension, those of ``before`` first and in their order."""
         mine = [axis for axis in having(self.choice[name], letters) if axis in self.real]
-        rest = BATCH_ORDER if letters == "t" else COLUMN_ORDER
+        rest = BATCH_ORDER if "t" in letters else COLUMN_ORDER
         return "".join(sorted(mine, key=[*"".join(before), *rest].index))
 
     def cuts(self, stream: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -46,7 +46,8 @@ class _Ordered:
             entry = leaving
         if "experts" in self.choice:
             found["experts"] = tuple(self._axes("experts", letter) for letter in EXPERTS)
-            leaving = (entry[0], "", entry[1])
+            summed = self._axes("experts", "en", entry[1], entry[0])
+            leaving = (self._axes("experts", "atg", *entry), summed, self._axes("experts", "k", entry[1]))
         for name in more:
             leaving = self._fed(found, name, entry)
         found["residual"] = self._left("residual", leaving)

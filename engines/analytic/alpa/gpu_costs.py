@@ -33,7 +33,7 @@ class NodeCosts(Costs):
 
     def between(self, sequences: int, columns: int, hidden: bool) -> Cost:
         """The activation: it reads what the feed-forward's matmul made, and writes what the next one reads."""
-        elements = self.tokens / sequences * (self.value("ffn_inputs") + self.value("ffn_hidden")) / columns
+        elements = self.tokens / sequences * (self.ffn_inputs + self.ffn_hidden) / columns
         moved = elements * self.act * self.value("vector_passes")
         return Cost(memory_s=self.layers * moved / self.stream) if hidden else Cost()
 

@@ -6,6 +6,7 @@ the closed forms.
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import gcd
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,7 @@ from engines.analytic.alpa.roles import MATMUL, MATRIX, VALUE, assignments, havi
 from engines.analytic.alpa.sums import TERM_BYTES, Product
 from engines.analytic.grid import Grid
 from engines.core.model import Model
-from engines.core.shardings import projections
+from engines.core.shardings import hidden_columns, projections
 from engines.core.slice import MeshShape
 
 Renaming = tuple[tuple[str, str], ...]
@@ -63,16 +64,17 @@ class _Pass:
         for name in ("residual", "middle") if serial else ("residual",):
             self._stream(name)
         attended: tuple[Part, ...] = (costs.queries(), costs.keys_and_values())
-        inputs, hidden = (costs.value("ffn_inputs"), EVEN), (costs.value("ffn_hidden"), EVEN)
+        inputs, hidden = (costs.ffn_inputs, EVEN), (costs.ffn_hidden, EVEN)
+        mixed = costs.value("expert_layers") / costs.layers
         if projections(model) == ("fused",):
-            self._projection("fused", (*attended, inputs), (costs.queries(), hidden), "residual", "residual")
+            self._projection("fused", (*attended, inputs), (costs.queries(), hidden), ("residual", "residual"), costs)
         else:
             middle = "middle" if serial else "residual"
-            self._projection("attn", attended, (costs.queries(),), "residual", middle)
-            if model.num_experts is None:
-                self._projection("ffn", (inputs,), (hidden,), middle, "residual")
-            else:
-                self._experts(middle, "residual")
+            self._projection("attn", attended, (costs.queries(),), ("residual", middle), costs)
+            if "ffn" in projections(model):
+                self._projection("ffn", (inputs,), (hidden,), (middle, "residual"), costs.of_layers(costs.fed))
+            if mixed:
+                self._experts(middle, "residual", costs.of_layers(mixed))
         if serial:  # what each half's result is added to
             self._edge("residual", "middle", self._held(((self.width, EVEN),)))
             self._edge("middle", "residual", self._held(((self.width, EVEN),)))
@@ -82,7 +84,7 @@ class _Pass:
         return Graph(
             operators=tuple(self.operators.values()),
             edges=tuple(self.edges),
-            fixed_s=costs.layers * (value("layer_s") + value("routing_s") * (model.num_experts is not None)),
+            fixed_s=costs.layers * (value("layer_s") + value("routing_s") * mixed),
             prefetch=costs.prefetch,
             usable_bytes=value("hbm_bytes") * value("hbm_usable"),
             constant_bytes=costs.judged * value("vocab") / chips * LOGIT_BYTES * tables,
@@ -128,7 +130,7 @@ class _Pass:
 
     def _product_edge(self, source: str, target: str, product: Product, held: Local) -> None:
         """What summing the terms of a matmul takes, and then sending what it made, ``held`` bytes on a chip."""
-        count = self.costs.layers
+        count = product.costs.layers
 
         @cache
         def moved_s(before: str, wanted: str) -> float:
@@ -172,32 +174,35 @@ class _Pass:
 
         self._operator(name, self._values(self.width), cost)
 
-    def _projection(self, name: str, inputs: Sequence[Part], rows: Sequence[Part], source: str, target: str) -> None:
-        """A matmul in from the stream ``source``, what is between, and a matmul out to ``target``."""
-        width: tuple[Part, ...] = ((self.width, EVEN),)
-        hidden = self.costs.value("ffn_hidden") if name != "attn" else None
-        into = self._matmul(f"{name}.in", width, inputs, hidden)
-        out = self._matmul(f"{name}.out", rows, width, hidden)
+    def _projection(
+        self, name: str, inputs: Sequence[Part], rows: Sequence[Part], ends: tuple[str, str], costs: Costs
+    ) -> None:
+        """A matmul in from the stream, what is between, and a matmul out to the stream at the other of its ``ends``."""
+        (source, target), width = ends, ((self.width, EVEN),)
+        hidden = None if name == "attn" else float(gcd(*hidden_columns(self.model)))
+        into = self._matmul(f"{name}.in", width, inputs, hidden, costs)
+        out = self._matmul(f"{name}.out", rows, width, hidden, costs)
         self._operator(
             f"{name}.columns",
             self._values(hidden),
-            lambda roles: self.costs.between(self._shards(roles, "t"), self._shards(roles, "c"), hidden is not None),
+            lambda roles: costs.between(self._shards(roles, "t"), self._shards(roles, "c"), hidden is not None),
         )
-        self._edge(source, f"{name}.in", self._held(width), read=READ)
+        self._edge(source, f"{name}.in", self._held(width), read=READ, times=costs.layers)
         self._product_edge(f"{name}.in", f"{name}.columns", into, self._held(inputs))
-        last, read = f"{name}.columns", [(self.costs.value("ffn_hidden"), EVEN)]
+        last, read = f"{name}.columns", [(costs.ffn_hidden, EVEN)]
         if name != "ffn":
             self._operator(f"{name}.joined", self._values(hidden), _free)
             self._attention(f"{name}.columns", f"{name}.joined")
             if hidden is not None:
                 self._edge(last, f"{name}.joined", self._held(read))
             last, read = f"{name}.joined", [(columns, EVEN) for columns, _ in rows]
-        self._edge(last, f"{name}.out", self._held(read), read=READ)
+        self._edge(last, f"{name}.out", self._held(read), read=READ, times=costs.layers)
         self._product_edge(f"{name}.out", target, out, self._held(width))
 
-    def _matmul(self, name: str, rows: Sequence[Part], columns: Sequence[Part], hidden: float | None) -> Product:
+    def _matmul(
+        self, name: str, rows: Sequence[Part], columns: Sequence[Part], hidden: float | None, costs: Costs
+    ) -> Product:
         """The matmul, its matrix in memory, and the edge between them: gathering weights."""
-        costs = self.costs
         product = Product(costs, self.network, rows, columns, into=name.endswith(".in"))
         extents = (self.width, hidden) if product.into else (hidden, self.width)
 
@@ -222,12 +227,13 @@ class _Pass:
             lambda over, across: on_chip(rows, over) * on_chip(columns, across) * element,
             made=MATRIX_AS_VALUE,
             read=MATRIX_AS_VALUE,
+            times=costs.layers,
             written_s=lambda roles: costs.written_s(elements(roles)),
         )
         return product
 
-    def _experts(self, source: str, target: str) -> None:
-        routed = Routed(self.costs, self.network)
+    def _experts(self, source: str, target: str, costs: Costs) -> None:
+        routed = Routed(costs, self.network)
         arriving, leaving = cache(routed.arriving_s), cache(routed.leaving_s)
         self._operator("experts", routed.shardings, routed.cost)
         self._join(source, "experts", lambda before, wanted: (arriving(before, wanted), 0.0))

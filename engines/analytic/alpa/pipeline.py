@@ -10,6 +10,7 @@ from engines.analytic.alpa.ilp import best_choice
 from engines.analytic.alpa.layer import graph_of
 from engines.analytic.alpa.roles import having
 from engines.analytic.alpa.stages import Part, best_stages, parts_of
+from engines.analytic.exits import BY_LAYER
 from engines.analytic.grid import Grid
 from engines.core.errors import OutOfMemory
 from engines.core.layout import axes_size
@@ -83,8 +84,9 @@ class _Cut:
         for axis, here, there in zip("xyz", mesh, whole, strict=True):
             if here != there:
                 arrays[f"links_{axis}"] = np.full(1, float(here > 1))
-        layers = np.full(1, float(self.share))
-        self.grid = replace(grid, **arrays, layers=layers, batch=grid.batch / micro_batches)
+        of_all = self.share / grid.layers
+        layers = {each: getattr(grid, each) * of_all for each in BY_LAYER}
+        self.grid = replace(grid, **arrays, **layers, batch=grid.batch / micro_batches)
         self.tokens = self._value("batch") * (self._value("input_len") if prefill else 1.0)
         self.graph = graph_of(model, self.grid, mesh, prefill=prefill, micro_batches=micro_batches)
         self.inner = self.graph.without("table")

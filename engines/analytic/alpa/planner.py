@@ -16,7 +16,7 @@ from engines.analytic.constants import CALIBRATED_FOR
 from engines.core.errors import InvalidRequest, Unsupported
 from engines.core.extension import EXTENSION
 from engines.core.point import Point
-from engines.core.shardings import Shardings
+from engines.core.shardings import Shardings, hidden_columns
 
 READ: Final = ("attn_sharding", "expert_capacity", "planner", "routing_skew", "shardings")
 """Keys that not every engine reads and a plan does; the first is then auto."""
@@ -75,7 +75,7 @@ def check_planned(point: Point) -> None:
 
     Raises:
         InvalidRequest: it states a layout itself.
-        Unsupported: it is no dense model on TPUs or GPUs.
+        Unsupported: the model's layers, its sizes or the chip have no plans.
     """
     model = point.model
     for key, left_open in (
@@ -87,15 +87,17 @@ def check_planned(point: Point) -> None:
                 "planner", point.planner, f"chooses what {key}={getattr(point, key)} states", f"leave {key}=auto"
             )
     check_place(point)
-    if model.d_model % point.num_chips or (model.num_experts is None and model.d_ff % point.num_chips):
+    columns = hidden_columns(model)
+    if any(each % point.num_chips for each in (model.d_model, *columns)):
+        fed = f" and {' and '.join(map(str, columns))} feed-forward columns" if columns else ""
         raise Unsupported(
-            f"planner=alpa: d_model={model.d_model} and d_ff={model.d_ff} must split over num_chips={point.num_chips}; "
-            "use a number of chips that divides both"
+            f"planner=alpa: d_model={model.d_model}{fed} of model={model.name} must split over "
+            f"num_chips={point.num_chips}; use a number of chips that divides them"
         )
 
 
 def check_place(point: Point) -> None:
-    """Check that a layer is of dense matmuls and heads alone, on chips with a datasheet, and nothing else is asked.
+    """Check that a layer is of matmuls, heads and experts alone, on chips with a datasheet, and nothing else is asked.
 
     Raises:
         Unsupported: they are not.
@@ -113,8 +115,6 @@ def check_place(point: Point) -> None:
                 f"{key.name}={value}: planner=alpa does not count it; use planner=auto, or leave {key.name} out"
             )
     for has, what in (
-        (bool(model.dense_layers), "dense layers before those of experts"),
-        (model.shared_expert_d_ff is not None, "an expert of all tokens"),
         (model.attention.is_latent, "latent attention"),
         (model.encoder, "an encoder's layers"),
     ):
@@ -176,12 +176,12 @@ def evaluated(point: Point, choice: Choice) -> Mapping[str, Evaluated]:
         InvalidRequest: an operator has no such sharding.
     """
     check_place(point)
-    passes = passes_of(point)
+    passes, told = passes_of(point), dict(shardings_of(point.model, point.mesh, choice).cuts)
     for each in passes[0].graph.operators:
         if choice[each.name] not in each.shardings:
             raise InvalidRequest(
                 "shardings",
-                each.name,
+                f"{each.name}:{'.'.join(axes or '-' for axes in told[each.name])}",
                 f"does not split so over mesh_shape={list(point.mesh)} with batch_size={point.batch_size}",
                 "use a plan of this point",
             )

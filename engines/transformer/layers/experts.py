@@ -26,6 +26,7 @@ from engines.transformer.layers.projections import local_embed
 from engines.transformer.layers.router import Choice, choose
 from engines.transformer.params.parameters import parameter_specs
 from engines.transformer.params.tree import ExpertParameters, Matrix, Stacked, map_matrices
+from engines.transformer.partition.constraint import around_experts, constrain
 from engines.transformer.partition.plan import Plan
 
 
@@ -47,13 +48,17 @@ def _routed(plan: Plan, w: ExpertParameters, x: Array) -> Array:
     if plan.annotation is None:
         return (_sending if plan.experts.all_to_all else _gathering)(plan, w, x)
     cut, mesh = plan.annotation
-    inner, spec = replace(cut, partitioner="manual"), P(cut.axes.batch or None, cut.axes.residual or None)
+    inner, (before, behind) = replace(cut, partitioner="manual"), around_experts(cut)
+    entering, scattered = cut.experts.entering(before), cut.experts.scattered(behind)
     specs = next(each.experts for each in parameter_specs(cut).layers if each.experts is not None)
     own, number = replace(w, shared=None, shared_gate=None), w.router.values.layer
 
     def local(w: ExpertParameters, number: Array, x: Array) -> Array:
         layer = map_matrices(lambda each: replace(each, values=Stacked(each.values, number)), w)
-        return _routed(inner, layer, x)
+        out = _routed(inner, layer, x)
+        for dim, axes in enumerate(scattered):
+            out = reduce_scatter(out, axes, dim)
+        return all_reduce(out, tuple(axis for axis in cut.experts.unreduced if axis not in sum(scattered, ())))
 
     def without_layers(spec: P | None) -> P | None:
         return None if spec is None else P(*spec[1:])
@@ -63,9 +68,11 @@ def _routed(plan: Plan, w: ExpertParameters, x: Array) -> Array:
 
     specs = replace(map_matrices(matrix_specs, specs), shared=None, shared_gate=None)
     arrays = map_matrices(lambda each: replace(each, values=each.values.stack), own)
-    mapped = jax.shard_map(local, mesh=mesh, in_specs=(specs, P(), spec), out_specs=spec, check_vma=False)
-    out: Array = mapped(arrays, jnp.asarray(number, jnp.int32), x)
-    return out
+    leaving = [axes + more for axes, more in zip(entering, scattered, strict=True)]
+    in_spec, out_spec = (P(*(axes or None for axes in dims)) for dims in (entering, leaving))
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=(specs, P(), in_spec), out_specs=out_spec, check_vma=False)
+    out: Array = mapped(arrays, jnp.asarray(number, jnp.int32), constrain(plan, x, lambda _plan: before))
+    return constrain(plan, out, lambda _plan: behind)
 
 
 def _gathering(plan: Plan, w: ExpertParameters, x: Array) -> Array:
@@ -73,13 +80,20 @@ def _gathering(plan: Plan, w: ExpertParameters, x: Array) -> Array:
     here = plan.experts
     tokens = all_gather(all_gather(x, here.whole, 1), here.batch, 0)
     chosen = route(plan, w, tokens)
-    count = plan.local_experts
-    group = chosen.experts - axis_index(here.experts) * count
-    group = jnp.where((group >= 0) & (group < count), group, count)
+    group = _among(plan, chosen.experts, plan.local_experts)
     out = of_tokens(plan, ExpertFeedForward(plan, w), tokens, Choice(group, chosen.weights), len(tokens))
     out = reduce_scatter(out.astype(x.dtype), here.batch, 0)
     out = reduce_scatter(out, here.whole, 1)
     return lax.psum(out, plan.axes.summed) if plan.axes.summed else out
+
+
+def _among(plan: Plan, experts: Array, count: int) -> Array:
+    """Numbers of experts among the ``count`` of this chip's part along the axes that hold the same tokens.
+
+    ``count`` of experts elsewhere.
+    """
+    number = experts - axis_index(plan.experts.held) * count
+    return jnp.where((number >= 0) & (number < count), number, count)
 
 
 def _sending(plan: Plan, w: ExpertParameters, x: Array) -> Array:
@@ -88,11 +102,13 @@ def _sending(plan: Plan, w: ExpertParameters, x: Array) -> Array:
     tokens = to_tokens(plan, x)
     chosen = route(plan, w, tokens)
     local, k = chosen.experts.shape
-    experts, flat = ExpertFeedForward(plan, w), chosen.experts.reshape(-1)
-    rows = sort_by_group(flat, plan.local_experts * here.shards)
+    count = plan.local_experts * plan.axes.size(here.sent)
+    reached = _among(plan, chosen.experts, count) if here.held else chosen.experts
+    experts, flat = ExpertFeedForward(plan, w), reached.reshape(-1)
+    rows = sort_by_group(flat, count)
     if plan.expert_capacity is None:
         back = _there_and_back(plan, experts, tokens, rows, k)
-        place, kept = rows.places, jnp.ones(len(flat), bool)
+        place, kept = rows.places, flat < count if here.held else jnp.ones(len(flat), bool)
     else:
         capacity = plan.capacity_of(local)
         back = _buffers_there_and_back(plan, experts, tokens, into_buffers(rows, capacity), k)
@@ -107,8 +123,8 @@ def _there_and_back(plan: Plan, experts: ExpertFeedForward, tokens: Array, rows:
 
     With as much room as a balanced router needs and some; what does not fit takes further turns.
     """
-    here, count, local = plan.experts, plan.local_experts, len(tokens)
-    counts = arrivals(rows.sizes, here.experts)
+    axes, count, local = plan.experts.sent, plan.local_experts, len(tokens)
+    shards, counts = plan.axes.size(axes), arrivals(rows.sizes, axes)
     slots = local * min(k, count)
 
     def through(exchange: Exchange, copies: Array) -> Array:
@@ -117,15 +133,15 @@ def _there_and_back(plan: Plan, experts: ExpertFeedForward, tokens: Array, rows:
             arrived = exchange.send(copies, number)
             alone = Choice(expert, jnp.ones(expert.shape, jnp.float32))
             ours = experts if exchange.turns is None else experts.in_turn(number)
-            made = of_tokens(plan, ours, arrived, alone, local * here.shards)
+            made = of_tokens(plan, ours, arrived, alone, local * shards)
             return exchange.send_back(made.astype(copies.dtype), number, back)
 
         nothing = jnp.zeros_like(copies)
         return turn(jnp.int32(0), nothing) if exchange.turns is None else in_turns(exchange.turns, turn, nothing)
 
-    most = here.shards * slots
-    ragged = RaggedExchange(counts, here.experts, room_for(local * k, most), most)
-    padded = PaddedExchange(counts, here.experts, slots)
+    most = shards * slots
+    ragged = RaggedExchange(counts, axes, room_for(local * k, most), most)
+    padded = PaddedExchange(counts, axes, slots)
     out: Array = lax.platform_dependent(
         tokens[rows.order // k], tpu=partial(through, ragged), default=partial(through, padded)
     )
@@ -136,14 +152,14 @@ def _buffers_there_and_back(
     plan: Plan, experts: ExpertFeedForward, tokens: Array, buffers: tuple[Array, Array], k: int
 ) -> Array:
     """[experts · capacity, E.embed]: what experts made of buffers (the copy of each slot, whether there is one)."""
-    here, count, width = plan.experts, plan.local_experts, tokens.shape[1]
+    axes, count, width = plan.experts.sent, plan.local_experts, tokens.shape[1]
     copies, there = buffers
-    capacity = copies.shape[1]
-    sent = jnp.where(there[..., None], tokens[copies // k], 0).reshape(here.shards, count, capacity, width)
-    arrived = lax.all_to_all(sent, here.experts, 0, 0, tiled=True)
+    shards, capacity = plan.axes.size(axes), copies.shape[1]
+    sent = jnp.where(there[..., None], tokens[copies // k], 0).reshape(shards, count, capacity, width)
+    arrived = lax.all_to_all(sent, axes, 0, 0, tiled=True)
     made = experts.of_buffers(arrived.swapaxes(0, 1).reshape(count, -1, width))
-    made = made.reshape(count, here.shards, capacity, width).swapaxes(0, 1)
-    back: Array = lax.all_to_all(made, here.experts, 0, 0, tiled=True).reshape(-1, width)
+    made = made.reshape(count, shards, capacity, width).swapaxes(0, 1)
+    back: Array = lax.all_to_all(made, axes, 0, 0, tiled=True).reshape(-1, width)
     return back
 
 

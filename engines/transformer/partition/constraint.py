@@ -118,6 +118,12 @@ def read_columns(parts: Parts) -> Split:
     return split
 
 
+def around_experts(plan: Plan) -> tuple[Sequence[Axes], Sequence[Axes]]:
+    """The stream [tokens, E] whose norm the experts read, and the one that what they make joins."""
+    before = told(plan, "middle" if plan.model.block == "serial" else "residual")
+    return before or residual(plan), residual(plan)
+
+
 def constrain(plan: Plan, x: Array, split: Split) -> Array:
     """Constrain how the global array x is split; x itself where the program runs inside ``shard_map``."""
     if plan.annotation is None:

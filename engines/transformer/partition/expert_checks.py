@@ -17,6 +17,9 @@ def check_experts(plan: "Plan") -> None:
     experts, axes, shape = plan.model.experts, plan.experts, list(plan.mesh_shape)
     if experts is None:
         return
+    if plan.shardings is not None:
+        _check_told(plan)
+        return
     if experts.count % axes.shards:
         raise InvalidRequest(
             "expert_axes",
@@ -40,3 +43,23 @@ def check_experts(plan: "Plan") -> None:
             f"splits the tokens of {local} sequences over {plan.axes.size(axes.spread)} chips",
             "use a larger batch_size, fewer expert_axes, or expert_dispatch=gather",
         )
+
+
+def _check_told(plan: "Plan") -> None:
+    """Likewise of a plan with shardings of every operator, whose experts are whole or equal parts."""
+    experts, axes, told = plan.model.experts, plan.experts, plan.shardings
+    assert experts is not None
+    assert told is not None
+    dims = ".".join(each or "-" for each in told["experts"])
+    for size, parts, what in (
+        (experts.count, axes.shards, "experts"),
+        (experts.expert.d_ff, axes.chunks, "columns of an expert"),
+        (plan.model.d_model, axes.axes.size(axes.embed), "rows of an expert"),
+    ):
+        if size % parts:
+            raise InvalidRequest(
+                "shardings",
+                f"experts:{dims}",
+                f"splits the {size} {what} of model={plan.model.name} over {parts} chips",
+                "use a plan of this model and mesh",
+            )

@@ -17,7 +17,7 @@ from engines.core.weight_groups import check_groups
 from engines.transformer.options import WHOLE_PROMPT, PrefillOptions
 from engines.transformer.partition.attention_checks import check_attention
 from engines.transformer.partition.axes import Axes, MeshAxes, PlannedAxes
-from engines.transformer.partition.expert_axes import ExpertAxes
+from engines.transformer.partition.expert_axes import ExpertAxes, planned_experts
 from engines.transformer.partition.expert_checks import check_experts
 from engines.transformer.partition.group_rows import rows_of_a_chip
 from engines.transformer.partition.overlap import Overlap, overlap_of
@@ -96,7 +96,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         variant = variant_of(self.collectives)
-        told = () if self.shardings is None or self.annotation is not None else (self.shardings["attention"],)
+        cuts = None if self.annotation is not None else self.shardings
+        told = () if cuts is None else (cuts["attention"],)
         axes = (PlannedAxes if told else MeshAxes)(
             layout_of(self.ffn_layout),
             self.mesh_shape,
@@ -113,6 +114,8 @@ class Plan:
         padded = Padded(self.model, self.chunks or axes.chips, overlap is Overlap.RING_OF_ACTIVATIONS, copies)
         split = axes.nontrivial("".join(sorted(self.expert_axes)))
         experts = ExpertAxes(axes, split, self.expert_dispatch == "all_to_all" and bool(split))
+        if cuts is not None and "experts" in cuts:
+            experts = planned_experts(axes, cuts["experts"])
         for name, value in (("axes", axes), ("experts", experts), ("overlap", overlap), ("padded", padded)):
             object.__setattr__(self, name, value)
 

@@ -44,8 +44,8 @@ def resolve_experts(point: Point, mesh_shape: MeshShape, ffn_layout: str) -> tup
 
 
 def resolved_experts(plan: Plan) -> dict[str, Any]:
-    """The keys of a point that a plan's experts answer; none of a model without experts, or on one chip."""
-    if plan.model.experts is None or plan.chips == 1:
+    """The keys of a point that a plan's experts answer; none of others, or on one chip, or told by shardings."""
+    if plan.model.experts is None or plan.chips == 1 or plan.shardings is not None:
         return {}
     return {
         "expert_axes": "".join(sorted(plan.experts.experts)) or "none",

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def check_shardings(plan: "Plan") -> None:
-    """Check that the compiler that is told them partitions a model of dense matrices, by axes that split its values.
+    """Check that the compiler that is told them partitions, by axes that split its values.
 
     Raises:
         InvalidRequest: they do not go with the plan.
@@ -21,12 +21,6 @@ def check_shardings(plan: "Plan") -> None:
     for refused, key, value, remedy in (
         (plan.partitioner != "gspmd", "partitioner", plan.partitioner, "use partitioner=gspmd"),
         (plan.rows_of_group is not None, "weight_group_size", plan.rows_of_group, "leave it out"),
-        (
-            plan.model.num_experts is not None,
-            "model",
-            plan.model.name,
-            "use engine=analytic, which predicts plans of experts, or a dense model",
-        ),
         (plan.model.attention.is_latent, "model", plan.model.name, "use a model that caches keys and values"),
         (bool(plan.prefill.prefix), "engine.shared_prefix", plan.prefill.prefix, "leave it out"),
     ):
@@ -35,7 +29,8 @@ def check_shardings(plan: "Plan") -> None:
     for name, dims in told.cuts:
         if name == "table" or name.endswith(".weights"):
             continue
-        rows = plan.axes.size(tuple(dims[0]))
+        tokens = dims[0] if name != "experts" else "".join(plan.experts.entering(((), ()))[0])
+        rows = plan.axes.size(tuple(tokens))
         if plan.batch_size % rows:
             raise InvalidRequest(
                 "batch_size",
