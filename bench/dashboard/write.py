@@ -1,10 +1,7 @@
 """The dashboard as a folder of files, or as one file."""
 
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +15,11 @@ from bench.dashboard.details import CHUNK, chunks
 from bench.dashboard.judged import judged_nights
 from bench.dashboard.read import Stored, read
 from bench.rows.at_read import at_read
-from bench.rows.atomic import replaced
+from bench.rows.atomic import beside, replaced
 from bench.rows.counted import counted
 from bench.rows.prices import Prices, load_prices
 from engines.core.errors import InvalidRequest
+from engines.host.held_back import signals_held
 
 MARKER: Final = "data/site.js"
 """A folder with this file is a site, which a new one may replace."""
@@ -40,10 +38,13 @@ def write(
 
     Raises:
         Unsupported: plotly is not installed.
-        InvalidRequest: the store cannot be read, or ``out`` cannot be written.
+        InvalidRequest: the store cannot be read or holds no rows, or ``out`` cannot be written.
     """
     plotly()  # which is refused before all rows are read
     stored = read(results_dir)
+    if not stored.rows and not stored.damaged:  # damaged lines have a page that names them
+        remedy = "run shardbench run first, or use another store"
+        raise InvalidRequest("results_dir", results_dir, "holds no rows", remedy)
     stored = replace(stored, rows=at_read(stored.rows, prices or load_prices("none")))
     data = data_of(stored, results_dir, title, rules, steps or StepRules())
     if out.suffix.lower() in (".html", ".htm"):
@@ -99,24 +100,31 @@ def _summary(stored: Stored) -> str:
 def _write_folder(out: Path, title: str, data: Mapping[str, Any]) -> None:
     """Write beside ``out``, then put the new folder in the place of the old one."""
     out = out.absolute()
-    aside, old = (out.with_name(f".{secrets.token_hex(4)}") for _ in range(2))
     try:
         _check_free(out)
-        for name, text in folder(title, data):
-            path = aside / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        if out.exists():
-            out.rename(old)
-        aside.rename(out)
+        with beside(out) as aside:
+            new, old = aside / "new", aside / "old"
+            for name, text in folder(title, data):
+                path = new / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            with signals_held():
+                _exchange(new, out, old)
     except OSError as error:
         raise InvalidRequest("out", out, f"cannot be written ({error.strerror})", "use a writable folder") from None
-    finally:
-        with suppress(OSError):
-            if old.exists() and not out.exists():
-                old.rename(out)
-        for leftover in (aside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _exchange(new: Path, out: Path, old: Path) -> None:
+    """Put ``new`` where ``out`` is, which becomes ``old``; if that fails, ``out`` is as it was."""
+    if not out.exists():
+        new.rename(out)
+        return
+    out.rename(old)
+    try:
+        new.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
 
 
 def _check_free(out: Path) -> None:

@@ -2,13 +2,12 @@
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from engines.core.errors import InvalidRequest
+from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.host.scratch import ScratchFolder
 from engines.host.whole_file import write_whole
 
@@ -20,29 +19,39 @@ NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 @contextmanager
 def replaced(out: Path) -> Iterator[Path]:
-    """A temporary path to write to, renamed to ``out`` if the block succeeds and removed if it fails.
+    """A temporary path to write to, renamed to ``out`` if the block succeeds and removed if it fails or is killed.
 
     A pipe or a device (``/dev/null``) stays what it is, and gets the content.
 
     Raises:
         InvalidRequest: the file cannot be written; the key is ``out``.
     """
-    # Not longer than a name may be, where that of ``out`` is not.
-    temporary = out.with_name(f".{secrets.token_hex(4)}{out.suffix}")
     try:
-        if out.exists() and not out.is_file() and not out.is_dir():
-            with ScratchFolder() as folder:
-                yield folder / temporary.name
-                out.write_bytes((folder / temporary.name).read_bytes())
-            return
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, out)
+        is_pipe = out.exists() and not out.is_file() and not out.is_dir()
+        with ScratchFolder() if is_pipe else beside(out) as folder:
+            # A short name: that of ``out`` may be as long as a name may be.
+            temporary = folder / f"new{out.suffix}"
+            yield temporary
+            if is_pipe:
+                out.write_bytes(temporary.read_bytes())
+            else:
+                os.replace(temporary, out)
     except OSError as error:
         raise InvalidRequest("out", out, f"cannot be written ({error.strerror})", "use a writable file") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+
+
+def beside(out: Path, prefix: str = ".new-") -> ScratchFolder:
+    """A temporary folder in that of ``out``, so that what is written there can be moved to ``out`` at once.
+
+    Raises:
+        InvalidRequest: it cannot be made; the key is ``out``.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return ScratchFolder(out.parent, prefix)
+    except (OSError, ShardbenchError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no file can be made in its folder"
+        raise InvalidRequest("out", out, f"cannot be written ({reason})", "use a folder that can be written") from None
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from engines.core.digest import digest
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
 from engines.core.source import folder_digests
+from engines.host.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -144,17 +145,18 @@ class Columns:
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"{secrets.token_hex(8)}.parquet"
-            temporary = path.with_suffix(".tmp")
-            said = json.dumps({"version": self._version, "parts": [part.name for part in parts]})
-            schema = _schema().with_metadata({META: said.encode()})
-            try:
-                with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            scratch = ScratchFolder(self.folder, prefix=".new-")
+        except (OSError, ShardbenchError):
+            return None
+        path = self.folder / f"{secrets.token_hex(8)}.parquet"
+        said = json.dumps({"version": self._version, "parts": [part.name for part in parts]})
+        schema = _schema().with_metadata({META: said.encode()})
+        try:
+            with scratch as aside:
+                with pq.ParquetWriter(aside / path.name, schema, compression="zstd") as writer:
                     for table in self._batches(parts, *self._known(fragments)):
                         writer.write_table(table.replace_schema_metadata(schema.metadata))
-                temporary.rename(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+                (aside / path.name).rename(path)
         except (OSError, pa.ArrowException):
             return None
         return path

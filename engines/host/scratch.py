@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
 
 from engines.core.errors import ShardbenchError
+from engines.host.held_back import signals_held
 from engines.host.python import keeper_words
 
 PREFIX: Final = "shardbench-"
@@ -18,6 +20,7 @@ class ScratchFolder:
     """A new temporary folder, ``path``, until :meth:`close` or the end of this process, whatever ends it.
 
     A small process of its own makes it and removes it, so that there is no moment at which a kill leaves it behind.
+    This process waits until it is gone, also where an exception, as of Ctrl-C, kept :meth:`close` from being called.
     """
 
     def __init__(self, parent: Path | None = None, prefix: str = PREFIX) -> None:
@@ -27,17 +30,24 @@ class ScratchFolder:
             ShardbenchError: it cannot be made.
         """
         place = str(temporary_place() if parent is None else parent)
-        self._keeper = subprocess.Popen(
-            keeper_words(place, prefix),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the command, which then closes the folder
-        )
-        assert self._keeper.stdout is not None
-        said = self._keeper.stdout.readline().removesuffix(b"\n")
+        with signals_held():
+            keeper = subprocess.Popen(
+                keeper_words(place, prefix),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the command, which then closes the folder
+            )
+            self._removal = weakref.finalize(self, _remove, keeper)
+        assert keeper.stdout is not None
+        try:
+            said = keeper.stdout.readline().removesuffix(b"\n")
+        except BaseException:
+            self._removal()
+            raise
         if not said:
-            _, problem = self._keeper.communicate()
+            self._removal.detach()
+            _, problem = keeper.communicate()
             raise ShardbenchError(
                 f"{place}: no folder can be made there ({problem.decode(errors='replace').strip() or 'it died'}); "
                 "make it writable, or set TMPDIR to another folder for temporary files"
@@ -54,8 +64,14 @@ class ScratchFolder:
 
     def close(self) -> None:
         """Remove the folder."""
-        self._keeper.communicate()
-        shutil.rmtree(self.path, ignore_errors=True)  # in case the keeper was killed
+        with signals_held():
+            self._removal()
+            shutil.rmtree(self.path, ignore_errors=True)  # in case the keeper was killed
+
+
+def _remove(keeper: subprocess.Popen[bytes]) -> None:
+    with signals_held():
+        keeper.communicate()  # closes its stdin
 
 
 def temporary_place() -> Path:

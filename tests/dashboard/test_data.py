@@ -7,6 +7,7 @@ import math
 import sys
 
 import numpy as np
+import pytest
 from builders.rows import a_row
 from builders.site_rows import HOSTILE, rows_of_all_kinds
 from hypothesis import given
@@ -95,16 +96,43 @@ def test_nothing_in_the_rows_ends_an_element_of_the_page():
     assert json.loads(files["data/rows.js"].partition(",")[2].removesuffix(");\n")) == data["rows"]
 
 
+@pytest.mark.parametrize("command", [["dashboard"], ["report"]])
+def test_a_store_without_rows_is_one_sentence_and_leaves_nothing(tmp_path, capsys, command):
+    (tmp_path / "none").mkdir()
+    assert main([*command, f"results_dir={tmp_path / 'none'}", f"out={tmp_path / 'out'}"]) == 2
+    assert "holds no rows; run shardbench run first" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_command_that_is_told_to_end_leaves_the_former_site(tmp_path, monkeypatch):
+    """And nothing beside it; the same where the new one is in place already."""
+    Store(tmp_path / "store").append([a_row()])
+    out = tmp_path / "sites" / "site"
+    for title in ("former", "new"):
+        write(tmp_path / "store", out, title, Rules())
+        assert [path.name for path in out.parent.iterdir()] == ["site"]
+        assert title in (out / "index.html").read_text()
+
+    def told(*_):
+        yield "index.html", "half"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.dashboard.write.folder", told)
+    monkeypatch.setattr("bench.dashboard.write.one_file", lambda *_: (text for _, text in told()))
+    for path in (out, out.parent / "page.html"):
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "store", path, "half", Rules())
+        assert [path.name for path in out.parent.iterdir()] == ["site"]
+        assert "new" in (out / "index.html").read_text()
+
+
 def test_the_site_takes_the_place_of_a_site_and_of_nothing_else(tmp_path, capsys):
     out = tmp_path / "site"
-    (tmp_path / "none").mkdir()
-    assert main(["dashboard", f"results_dir={tmp_path / 'none'}", f"out={out}"]) == 0  # a page that says so
-    assert "No rows in" in (out / "data" / "site.js").read_text()
     Store(tmp_path / "store").append([a_row()])
     assert main(["dashboard", f"results_dir={tmp_path / 'store'}", f"out={out}/", "title=night watch"]) == 0
     assert "1 row in" in capsys.readouterr().out
     assert "night watch" in (out / "index.html").read_text()
-    assert {path.name for path in tmp_path.iterdir()} == {"none", "site", "store"}
+    assert {path.name for path in tmp_path.iterdir()} == {"site", "store"}
     assert all((out / name).is_file() for name in scripts())
     for taken in ("store", "store/rows", "/proc/none/site", "/proc/none/page.html", "."):
         assert main(["dashboard", f"results_dir={tmp_path / 'store'}", f"out={tmp_path / taken}"]) == 2

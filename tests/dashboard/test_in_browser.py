@@ -140,7 +140,7 @@ def test_nothing_is_wider_than_a_phone(browser, site, page):
 
 
 ODD_STORES = {
-    "empty": [],
+    "only damaged": [],
     "one row": [a_row(latency_s=1.0, valid=True)],
     "only failed": [a_row(status="failed", error="crashed", point_id=str(n)) for n in range(3)],
     "infinite": [a_row(latency_s=1.0, mfu=0.25, point_id=name) for name in ("finite", "infinite")],
@@ -151,8 +151,9 @@ ODD_STORES = {
 @pytest.mark.parametrize("name", ODD_STORES)
 def test_odd_stores_make_a_page_of_one_file_that_says_what_is_there(browser, tmp_path, name):
     rows = ODD_STORES[name]
-    if rows:
-        part = Store(tmp_path / "store").append(rows)
+    part = Store(tmp_path / "store").append(rows or [a_row()])
+    if not rows:
+        part.write_text("{\n")
     if name == "infinite":
         first, second = part.read_text().splitlines(keepends=True)
         part.write_text(first + second.replace("0.25", "1e999"))

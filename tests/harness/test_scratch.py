@@ -14,6 +14,7 @@ from bench.rows.atomic import replaced
 from engines.compiled.compile.cache import Cache, CompiledProgram
 from engines.core.errors import ShardbenchError
 from engines.host import whole_file
+from engines.host.held_back import SIGNALS, signals_held
 from engines.host.python import environment
 from engines.host.scratch import ScratchFolder, scratch_file, temporary_place
 from engines.host.whole_file import write_whole
@@ -157,3 +158,70 @@ def test_command_lines_of_python_are_made_in_one_place():
     assert users == {"python.py", "start.py"}  # start.py: the command line starts itself again
     makers = {path.name for path in sources if "tempfile" in path.read_text(encoding="utf-8")}
     assert makers == {"scratch.py", "keep_scratch.py", "wandb_session.py"}
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("place", ["start", "body", "end"])
+def test_nothing_is_left_once_the_exception_of_a_signal_is_out(tmp_path, monkeypatch, asked, place):
+    """Not only some time after the process has ended: who asked for the end looks at once."""
+
+    def ask(now):
+        if place == now:
+            signal.raise_signal(asked)
+
+    class Keeper(subprocess.Popen):
+        def __init__(self, *words, **more):
+            super().__init__(*words, **more)
+            self.stdout = Output(self.stdout)
+
+        def communicate(self, *given, **more):
+            ask("end")
+            return super().communicate(*given, **more)
+
+    class Output:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def readline(self):
+            wait_for(lambda: list(tmp_path.iterdir()))  # the folder is there, and its name not yet known here
+            ask("start")
+            return self.file.readline()
+
+    def told(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engines.host.scratch.subprocess.Popen", Keeper)
+
+    def use():
+        with ScratchFolder(tmp_path) as folder:
+            (folder / "file").touch()
+            ask("body")
+
+    former = signal.signal(asked, told)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            use()
+    finally:
+        signal.signal(asked, former)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_wait_until_what_they_would_cut_is_done():
+    """Each is passed on once, to who had it before."""
+    told = []
+    former = [signal.signal(number, lambda number, _: told.append(number)) for number in SIGNALS]
+    try:
+        with signals_held():
+            with signals_held():
+                for number in (*SIGNALS, *SIGNALS):
+                    signal.raise_signal(number)
+            assert told == []
+        assert told == list(SIGNALS)
+        signal.raise_signal(signal.SIGTERM)
+        assert told == [*SIGNALS, signal.SIGTERM]
+    finally:
+        for number, handler in zip(SIGNALS, former, strict=True):
+            signal.signal(number, handler)

@@ -11,10 +11,10 @@ from typing import Any, Final
 from bench.report.main.findings import Finding
 from bench.report.render import html, latex, latex_document, style
 from bench.report.render.blocks import Block, Findings, Heading, Image, Inline, Linked, Navigation, Text, page
+from bench.rows.atomic import beside
 from bench.rows.escape import markdown
 from bench.rows.table import Table, to_csv, to_markdown
-from engines.core.errors import InvalidRequest, ShardbenchError
-from engines.host.scratch import ScratchFolder
+from engines.host.held_back import signals_held
 
 MANIFEST: Final = "manifest.json"
 MOST_INLINE: Final = 20
@@ -109,33 +109,30 @@ def place(
     first: Sequence[Finding] = (),
     remarks: Sequence[str] = (),
 ) -> Written:
-    """Files that ``fill`` writes into a temporary folder, each then moved into place under ``out``.
+    """Files that ``fill`` writes into a temporary folder, all then moved into place under ``out``.
 
-    Files of an earlier report that this one does not have are removed; other files stay.
+    A command that is told to end leaves the former report or the new one, no mixture. Files of an earlier report that
+    this one does not have are removed; other files stay.
 
     Raises:
         InvalidRequest: ``out`` is not a folder, or cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        scratch = ScratchFolder(out, prefix=".report-")
-    except (OSError, ShardbenchError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "cannot be written"
-        raise InvalidRequest("out", str(out), str(reason), "give a folder that can be written") from None
-    with scratch as aside:
+    # Inside ``out``, which may be a mount of its own.
+    with beside(out / MANIFEST, prefix=".report-") as aside:
         fill(aside)
         names = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
         written = Written(str(out), [*names, MANIFEST], findings, first, remarks)
         hashes = {name: hashlib.sha256((aside / name).read_bytes()).hexdigest() for name in names}
         manifest = written.to_dict() | {"out": ".", "sha256": hashes}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        former = _former_files(out)
-        for name in written.files:
-            target = out / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(aside / name, target)
-        for name in former - set(written.files):
-            (out / name).unlink(missing_ok=True)
+        with signals_held():
+            former = _former_files(out)
+            for name in written.files:
+                target = out / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(aside / name, target)
+            for name in former - set(written.files):
+                (out / name).unlink(missing_ok=True)
     return written
 
 
