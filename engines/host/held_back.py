@@ -29,5 +29,5 @@ def signals_held() -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(came):
-            signal.raise_signal(number)
+        for each in dict.fromkeys(came):
+            signal.raise_signal(each)

@@ -119,6 +119,22 @@ def test_every_rule_is_met_by_some_point_of_the_sweeps():
     assert len(RULES) == 11
 
 
+def test_every_system_of_a_sweep_over_another_model_is_told_apart():
+    """As ``+sweep=field model=mixtral-8x22b`` asks them: what told two systems of a dense model apart still does."""
+    asked = [
+        {},
+        {"weight_dtype": "int8"},
+        {"partitioner": "gspmd"},
+        {"planner": "alpa"},
+        {"pruning": "2:4"},
+        {"exit_threshold": 0.9},
+        *({"hw": "h100-80gb", "runtime": name} for name in ("vllm", "tensorrt-llm", "gpt-fast", "megatron")),
+        {"hw": "h100-80gb", "runtime": "vllm", "weight_dtype": "int8"},
+    ]
+    for model in ("palm-540b", "mixtral-8x22b", "palm-62b", "llama-3-70b-multihead"):
+        assert len({system_of(row(model=model, **each)) for each in asked}) == len(asked)
+
+
 def test_kinds_of_evidence_and_settings_are_told_apart():
     rows = [
         row(),

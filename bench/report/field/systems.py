@@ -79,8 +79,10 @@ def _other_model(*words: str) -> Callable[[Row], str | None]:
     def told(row: Row) -> str | None:
         if not any(word in row.model for word in words):
             return None
-        runtime = RUNTIMES.get(row.runtime or "")
-        return model_label(row.model) + (f", {runtime}" if runtime and row.source != "measured" else "")
+        named = row.source != "measured" and row.runtime not in OURS
+        runtime = RUNTIMES.get(row.runtime or "", row.runtime) if named else None
+        rounded = row.weight_dtype if row.weight_dtype not in ACTIVATION_DTYPES else None
+        return ", ".join(filter(None, (model_label(row.model), runtime, rounded)))
 
     return told
 
@@ -105,12 +107,13 @@ RULES: Final[Mapping[str, Callable[[Row], str | None]]] = {
     "EffectiveTransformer": _packing,
     "ZeRO-Inference": _key("offload"),
     "Pruned": _key("pruning"),
-    "Sparse": _other_model("switch", "mixtral", "mixture"),
-    "Distilled": _other_model("palm-62b", "llama-3-8b", "student"),
-    "Multihead attention": _other_model("multihead"),
     "Alpa": _planned,
     "GSPMD": _by_compiler,
     "NeMo Megatron": _megatron,
+    # Last: of a sweep over such a model alone, every system above is told apart all the same.
+    "Sparse": _other_model("switch", "mixtral", "mixture"),
+    "Distilled": _other_model("palm-62b", "llama-3-8b", "student"),
+    "Multihead attention": _other_model("multihead"),
 }
 """Name of a system → what a row of it is called besides, "" for nothing, None where the row is none of it."""
 STACKS: Final = "Partitioning and stacks"
