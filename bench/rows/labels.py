@@ -104,6 +104,11 @@ def model_label(model: str) -> str:
     return MODEL_NAMES.get(model, model)
 
 
+def evidence_label(source: str, engine: str) -> str:
+    """``predicted (analytic)``; ``compiled`` where the engine is called as its kind of evidence."""
+    return source if source == engine else f"{source} ({engine})"
+
+
 def layout_label(row: Row) -> str:
     """Feed-forward layout and attention sharding: ``ws_2d, attention by batch``; empty if both are auto or None."""
     parts = [] if row.ffn_layout in (None, "auto") else [str(row.ffn_layout)]

@@ -1,5 +1,6 @@
 """Builds rows: point + result + environment → row."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -166,6 +167,14 @@ def _measuring_process(task: PointTask) -> dict[str, Any]:
     }
 
 
+def _whole(name: str, value: Any) -> Any:
+    """Bytes are whole: those of a mean, over chips or over prompts of different lengths, are rounded up.
+
+    The thousandths are the rounding of sums of floating-point numbers.
+    """
+    return float(math.ceil(round(value, 3))) if name.endswith("_bytes") and value is not None else value
+
+
 def row_from(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
     """A row of a point, what its engine knows of it, this environment, and other fields by name."""
     environment = read_environment()
@@ -201,7 +210,7 @@ def row_from(task: PointTask, facts: Facts, content: Mapping[str, Any]) -> Row:
         "sweep": task.sweep,
         "claim": task.claim,
         "source": task.source,
-        **{name: getattr(facts, name) for name in from_facts},
+        **{name: _whole(name, getattr(facts, name)) for name in from_facts},
         "git_sha": environment.git_sha,
         "git_dirty": environment.git_dirty,
         "versions": {**environment.versions, **facts.versions},

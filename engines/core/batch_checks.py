@@ -20,16 +20,21 @@ def check_batch(point: "Point") -> None:
 
 
 def _check_methods(point: "Point") -> None:
-    """Methods that propose tokens, leave early or plan every operator have programs of their own."""
-    for key, asked in (("lengths", point.lengths != "equal"), ("micro_batches", point.micro_batches is not None)):
-        for other, off in (("speculative", "none"), ("exit_threshold", None), ("shardings", None)):
-            if asked and getattr(point, other) != off:
-                raise InvalidRequest(
-                    key,
-                    getattr(point, key),
-                    f"does not go with {other}={getattr(point, other)}",
-                    "use one alone",
-                )
+    """No engine has such a program; none of these pairs would be a contradiction."""
+    for key, off, how in (
+        ("lengths", "equal", "from prompts of different lengths"),
+        ("micro_batches", None, "in micro-batches of a pipeline"),
+    ):
+        for other, other_off in (("speculative", "none"), ("exit_threshold", None), ("shardings", None)):
+            if getattr(point, key) == off or getattr(point, other) == other_off:
+                continue
+            problem = f"no engine runs {other}={getattr(point, other)} {how}"
+            remedy = f"{_unset(key, off)}, or {_unset(other, other_off)}"
+            raise InvalidRequest(key, getattr(point, key), problem, remedy)
+
+
+def _unset(key: str, off: str | None) -> str:
+    return f"leave {key} out" if off is None else f"use {key}={off}"
 
 
 def _check_pipeline(point: "Point") -> None:

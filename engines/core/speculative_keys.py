@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from engines.core.point import Point
 
 DRAFT_LEN: Final = 4
-OTHER_PROGRAMS: Final = {"planner": "auto", "shardings": None, "lengths": "equal"}
+OTHER_PROGRAMS: Final = {"planner": "auto", "shardings": None}
 """Keys whose other values decode by programs of their own, and their default."""
 SHARE: Final = 4
 """``draft_layers`` and ``exit_every`` are this part of the layers where they are left open."""

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from builders.rows import a_row
 
 from bench.report.claims.checks import CLAIMS, check_claims, claims_table
 from bench.report.claims.contenders import TP16, TP32, comparison_tables, curves
@@ -223,3 +224,16 @@ def test_a_bound_is_no_looser_for_a_prediction(published):
     answer = replace(decode, source="predicted", engine="analytic", latency_s=2.0)
     (check,) = [c for c in check_claims([answer]) if c.claim.relation == "at most"]
     assert check.passed is False
+
+
+def test_an_engine_that_is_called_as_its_kind_of_evidence_is_named_once():
+    fast = {"model": "palm-540b", "hw": "tpu-v4", "num_chips": 64, "phase": "decode", "batch_size": 64, "valid": True}
+    rows = [
+        a_row(**fast, source=source, engine=engine, mfu=0.25, latency_s=1.0, step_time_s=0.1)
+        for source, engine in (("compiled", "compiled"), ("predicted", "analytic"))
+    ]
+    said = [each.sentence for each in told(rows, "highest MFU")]
+    assert [sentence.partition(" MFU")[0] for sentence in said] == [
+        "The highest compiled",
+        "The highest predicted (analytic)",
+    ]

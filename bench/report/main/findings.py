@@ -20,6 +20,7 @@ from bench.rows.labels import (
     SOURCES,
     answered,
     by_source,
+    evidence_label,
     layout_label,
     model_label,
     point_label,
@@ -133,10 +134,9 @@ def _best_mfu(rows: Sequence[Row]) -> list[Finding]:
             best[kind] = row
     found = []
     for (source, engine), row in sorted(best.items(), key=lambda each: SOURCES.index(each[0][0])):
-        whose = source if source == "published" else f"{source} ({engine})"
         layout = layout_label(row)
         where = f"{point_label(row)}{', ' + layout if layout else ''}"
-        sentence = f"The highest {whose} MFU is {row.mfu or 0:.1%}: {where}."
+        sentence = f"The highest {evidence_label(source, engine)} MFU is {row.mfu or 0:.1%}: {where}."
         found.append(Finding("highest MFU", (source,), sentence, {"mfu": row.mfu}))
     return found
 
@@ -173,7 +173,7 @@ def _fastest_layout(rows: Sequence[Row]) -> list[Finding]:
         for contest in group:
             wins[contest.first] += 1
         best = min(wins, key=lambda name: (-wins[name], name))
-        where = f"{counted(len(group), f'{phase} point')} on {hw} ({source}, {engine})"
+        where = f"{counted(len(group), f'{phase} point')} on {hw} ({', '.join(dict.fromkeys((source, engine)))})"
         if 2 * wins[best] > len(group):
             sentence = f"{best} is the fastest layout for {wins[best]} of {where}."
         else:

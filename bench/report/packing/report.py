@@ -9,7 +9,7 @@ from bench.report.packing.figure import packing_figure
 from bench.report.packing.pairs import SWEEP, PackingPair, of_packing, pairs_of, question
 from bench.report.render.document import Document, Front, Section
 from bench.rows.counted import counted
-from bench.rows.labels import SOURCES
+from bench.rows.labels import SOURCES, evidence_label
 from bench.rows.table import Column, Table
 from engines.core.errors import ShardbenchError
 from engines.core.row import Row
@@ -53,7 +53,7 @@ def ratio_table(pairs: Sequence[PackingPair]) -> Table:
             key,
             {
                 "question": question(pair),
-                "source": f"{row.source} ({row.engine})",
+                "source": evidence_label(row.source, row.engine),
                 "law": row.lengths,
                 "tokens": row.input_len / pair.law.mean,
                 "scores": pair.score_bound,
