@@ -25,7 +25,10 @@ def rounds(point: Point) -> bool:
 class RoundedWeights:
     """Implements :class:`engines.weights.random.StoredWeights`: ``source`` as a point's number formats hold it.
 
-    Each matrix is rounded by itself, whole, as on one device; vectors, routers and learned positions stay as they are.
+    Each matrix is rounded by itself, whole; vectors, routers and learned positions stay as they are. ``jax`` multiplies
+    the output matrices of a parallel block's attention and feed-forward as one: where a scale is that of all inputs of
+    an output (``weight_group_size`` unset), theirs is the larger of both, so that it may round one of them more coarsely
+    than is done here. Which matrices are one depends on the plan, and a model's quality shall not.
     """
 
     def __init__(self, point: Point, source: Source) -> None:

@@ -1,5 +1,6 @@
 """Stand-ins for programs that need a GPU: small scripts that answer, fail, hang or print garbage on demand."""
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -54,3 +55,23 @@ def time_is_up_once(monkeypatch):
         monkeypatch.setattr("engines.host.program.time", clock)
 
     return given
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The address of a server that answers 4 requests at a time, each of 8 tokens in 0.05 + 7 · 0.01 s."""
+    words = [sys.executable, str(STAND_INS / "openai_server.py"), "0", "4", "0.05", "0.01"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as started:
+        yield f"http://127.0.0.1:{started.stdout.readline().strip()}"
+        started.kill()
+
+
+@pytest.fixture
+def serving(program, server):
+    """The engine with vLLM's client stood in for; keywords change its config."""
+
+    def make(**changes):
+        config = {**load_group("engine", "serving"), "program": program("vllm_serve"), "url": server}
+        return make_engine({**config, "arrivals": "constant", "first_rate_per_s": 10.0, **changes})
+
+    return make

@@ -2,68 +2,17 @@
 
 import dataclasses
 import socket
-import subprocess
-import sys
-import threading
-from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from builders.points import point as build_point
-from processes import wait_until_gone
+from served_point import point, row_of
 
-from bench.measure.timing import TimingConfig
 from bench.run.again import requested_point, words
-from bench.run.keys import point_id
-from bench.run.load_engine import make_engine
-from bench.run.make_row import PointTask
 from bench.run.under_load import LoadRun, is_under
-from bench.run.worker import answer
-from bench.sweep.catalog import load_group
 from engines.core.errors import InvalidRequest
-from engines.external.serving.loadgen_driver import Sender
 
-point = partial(
-    build_point,
-    model="tiny",
-    hw="cpu",
-    engine="serving",
-    phase="serve",
-    num_chips=2,
-    batch_size=0,
-    input_len=32,
-    output_len=8,
-    weight_dtype="float32",
-    request_rate_per_s=20.0,
-    num_requests=200,
-)
-STAND_INS = Path(__file__).parent / "stand_ins"
 KNEE = {"request_rate_per_s": None, "ttft_limit_s": 0.15, "num_requests": 1000}
-
-
-@pytest.fixture(scope="module")
-def server():
-    """The address of a server that answers 4 requests at a time, each of 8 tokens in 0.05 + 7 · 0.01 s."""
-    words = [sys.executable, str(STAND_INS / "openai_server.py"), "0", "4", "0.05", "0.01"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as started:
-        yield f"http://127.0.0.1:{started.stdout.readline().strip()}"
-        started.kill()
-
-
-@pytest.fixture
-def serving(program, server):
-    """The engine with vLLM's client stood in for; keywords change its config."""
-
-    def make(**changes):
-        config = {**load_group("engine", "serving"), "program": program("vllm_serve"), "url": server}
-        return make_engine({**config, "arrivals": "constant", "first_rate_per_s": 10.0, **changes})
-
-    return make
-
-
-def row_of(engine, of):
-    return answer(engine, PointTask(point=of, point_id="x", source="measured", sweep=None), TimingConfig())
 
 
 def test_a_rate_makes_a_row_of_the_clients_own_figures(serving):
@@ -174,81 +123,6 @@ def test_a_client_that_is_not_installed_is_named(serving):
     )
 
 
-def test_other_clients_and_other_servers_are_other_questions(serving):
-    """An address is not: the same server may stand elsewhere tomorrow."""
-    asked = [{}, {"client": "aiperf"}, {"system": "SGLang 0.5"}, {"share": 0.9}, {"arrivals": "poisson"}]
-    ids = [point_id(serving(**each), point()) for each in asked]
-    assert len(set(ids)) == len(ids)
-    assert point_id(serving(url="http://elsewhere:1"), point()) == ids[0]
-    assert row_of(serving(system="SGLang 0.5"), point()).system == "SGLang 0.5"
-
-
-def test_a_server_ends_with_the_process_that_started_it(tmp_path):
-    """Whatever ends that: here it kills itself, and closes nothing."""
-    noted = tmp_path / "pid"
-    server = f"import os,time; open({str(noted)!r},'w').write(str(os.getpid())); time.sleep(99)"
-    code = (
-        "import os,signal,sys,time; from pathlib import Path; from engines.host.background import BackgroundProgram\n"
-        f"started = BackgroundProgram([sys.executable, '-c', {server!r}], Path({str(tmp_path)!r}))\n"
-        f"while not (os.path.exists({str(noted)!r}) and open({str(noted)!r}).read()): time.sleep(0.02)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
-    wait_until_gone(int(noted.read_text(encoding="utf-8")))
-
-
-def words_of_server(program, *more):
-    return [sys.executable, program, "{port}", "4", "0.05", "0.01", *more]
-
-
-def test_a_server_is_started_and_ended_with_all_its_processes(serving, program, monkeypatch, tmp_path):
-    noted = tmp_path / "pid"
-    code = f"import os,sys; open({str(noted)!r},'w').write(str(os.getpid())); os.execv(sys.executable, sys.argv[1:])"
-    server = [sys.executable, "-c", code, *words_of_server(program("openai_server"))]
-    engine = serving(url=None, server=server)
-    row = row_of(engine, point())
-    assert row.valid, row.error
-    assert row.details["server_model"] == "stand-in"
-    assert "openai_server" in row.details["server_command"]
-    assert row.program_id == engine.program_id(point())
-    wait_until_gone(int(noted.read_text(encoding="utf-8")))
-
-
-@pytest.mark.parametrize(
-    ("changes", "status", "said"),
-    [
-        (
-            {"server": [sys.executable, "-c", "raise SystemExit('no such checkpoint')", "{port}"]},
-            "failed",
-            "ended before it answered; its output ends with: no such checkpoint",
-        ),
-        (
-            {"server": [sys.executable, "-c", "import time; time.sleep(99)", "{port}"], "start_timeout_s": 0.2},
-            "timeout",
-            "engine.start_timeout_s=0.2: the server did not answer in time (Connection refused); raise it",
-        ),
-        ({"server": ["vllm", "serve"]}, "unsupported", "names no {port}"),
-        ({}, "unsupported", "engine.url=null: no server is named, and no engine.model_path"),
-        ({"server": ["/nowhere", "{port}"]}, "unsupported", "/nowhere is not installed"),
-    ],
-)
-def test_a_server_that_does_not_start_says_why(serving, changes, status, said):
-    row = row_of(serving(url=None, **changes), point())
-    assert row.status == status
-    assert said in row.error
-
-
-def test_vllm_serve_gets_the_degrees_and_no_cache_of_prompts(serving):
-    engine = serving(url=None, model_path="/weights")
-    words = engine._server_words(point(hw="h100-80gb", num_chips=4, tensor_parallel=2, weight_dtype="bfloat16"))
-    assert words[:3] == ["vllm", "serve", "/weights"]
-    options = dict(zip(words[3:-1:2], words[4::2], strict=False))
-    assert (options["--tensor-parallel-size"], options["--pipeline-parallel-size"]) == ("2", "2")
-    assert options["--max-model-len"] == "40"
-    assert "--no-enable-prefix-caching" in words
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -299,62 +173,3 @@ def run_with(**load):
 )
 def test_a_share_of_all_that_was_sent_has_to_be_in_time(load, under):
     assert is_under(run_with(**load), point(ttft_limit_s=0.1), 0.99) is under
-
-
-class LoadgenStandIn:
-    """What the driver calls of MLPerf LoadGen."""
-
-    def __init__(self):
-        self.first, self.done = [], []
-
-    def QuerySampleResponse(self, number, address, size, tokens):
-        return SimpleNamespace(number=number, tokens=tokens, size=size)
-
-    def FirstTokenComplete(self, responses):
-        self.first += responses
-
-    def QuerySamplesComplete(self, responses):
-        self.done += responses
-
-
-@pytest.mark.parametrize(("model", "failed"), [("stand-in", 0), ("another", 3)])
-def test_loadgen_is_told_of_every_token_and_of_every_failure(server, model, failed):
-    asked = {"url": server, "model": model, "input_len": 5, "output_len": 3, "vocab": 100, "in_flight": 2, "seed": 0}
-    loadgen = LoadgenStandIn()
-    sender = Sender(asked, loadgen)
-    sender.issue([SimpleNamespace(id=number, index=number) for number in range(3)])
-    sender.pool.shutdown()
-    assert sorted(each.number for each in loadgen.first) == sorted(each.number for each in loadgen.done) == [0, 1, 2]
-    assert {each.tokens for each in loadgen.done} == {3}  # LoadGen knows no failures
-    assert len(sender.errors) == failed
-    assert len(sender.starts_s) == 3
-    assert all(len(prompt) == 5 and max(prompt) < 100 for prompt in sender.prompts)
-    assert threading.active_count() < 50
-
-
-@pytest.mark.parametrize(
-    ("changes", "asked", "said"),
-    [
-        ({"arrivals": "constant"}, {}, "engine.arrivals=constant: LoadGen sends by a Poisson process"),
-        ({"arrivals": "poisson"}, {"output_len": 1}, "output_len=1: LoadGen divides by the tokens after the first"),
-    ],
-)
-def test_what_loadgen_does_not_do_is_refused(serving, changes, asked, said):
-    row = row_of(serving(client="loadgen", **changes), point(**asked))
-    assert (row.status, row.error.startswith(said)) == ("unsupported", True)
-
-
-def test_clients_are_asked_for_the_same_load(serving, tmp_path):
-    of = point(ttft_limit_s=0.1, tpot_limit_s=0.02, batch_size=3)
-    lines = {}
-    for client in ("vllm", "aiperf"):
-        engine = serving(client=client, arguments=["--extra"])
-        lines[client] = " ".join(engine.client.command("x", engine._run(of, "http://s", "m", 20.0, 200, tmp_path)))
-    for client, wanted in {
-        "vllm": ["--num-prompts 200", "--request-rate 20.0", "--max-concurrency 3", "--goodput ttft:100 tpot:20"],
-        "aiperf": [
-            *("--request-count 200", "--request-rate 20.0", "--concurrency 3", "--arrival-pattern constant"),
-            "--goodput time_to_first_token:100 inter_token_latency:20",
-        ],
-    }.items():
-        assert all(each in lines[client] for each in [*wanted, "--extra"]), lines[client]
