@@ -37,8 +37,8 @@ COMPARED: Final = (
     *("peak_hbm_bytes", "weights_bytes", "kv_cache_bytes", "activations_bytes"),
 )
 """What a row answers; the other keys say who answered, when and where, or are of measured rows."""
-NOT_COMPARED: Final = frozenset({"compile_s", TRACES, DETAIL})
-"""Keys of ``details`` that say how the answer was found."""
+NOT_COMPARED: Final = frozenset({"compile_s", "hot_loop", TRACES, DETAIL})
+"""Keys of ``details`` that say how the answer was found, or explain it by names that the program's source gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,8 @@ def retime(store: Store, not_recorded: Mapping[str, Any], at_once: int = 1) -> R
 
 def difference(before: Any, now: Any, path: str = "") -> tuple[str, Any, Any] | None:
     """The first value that ``before`` tells and ``now`` does not, with its path; None if there is none."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         pairs = (difference(value, now.get(key), f"{path}.{key}" if path else key) for key, value in before.items())
         return next((each for each in pairs if each is not None), None)

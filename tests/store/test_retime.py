@@ -204,4 +204,5 @@ def test_what_was_told_is_compared_to_the_last_digit():
     other = told | {"seconds_by_kind": {"all-gather": 0.2}}
     assert difference(told, other) == ("seconds_by_kind.fusion", 0.3, None)
     assert difference(other, told) is None
-    assert difference(told, told | {"mesh_shape": [2, 8]}) == ("mesh_shape", [4, 4], [2, 8])
+    assert difference(told, told | {"mesh_shape": [4, 8]}) == ("mesh_shape.1", 4, 8)
+    assert difference(told, told | {"mesh_shape": [16]}) == ("mesh_shape", [4, 4], [16])
