@@ -13,6 +13,7 @@ All but the first read the matrices of those experts alone that have rows.
 """
 
 import math
+from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from typing import Final
@@ -104,27 +105,29 @@ class ExpertFeedForward:
         filled = expected_blocks(experts.count, experts.per_token, most, size) / experts.count * expected
         blocks_of = partial(in_blocks, size=size, turns=math.ceil(filled))
 
-        def blocks(side: ExpertMatrix, rows: Array, sizes: Array) -> Array:
-            return blocks_of(rows, sizes, side.columns, side.one_block)
+        def blocks(side: ExpertMatrix, product: Product, rows: Array, sizes: Array) -> Array:
+            return blocks_of(rows, sizes, side.columns, product)
 
         def matmul(side: ExpertMatrix, rows: Array) -> Array:
-            out: Array = lax.platform_dependent(rows, sizes, tpu=partial(ragged, side), default=partial(blocks, side))
+            cpu, default = (partial(blocks, side, product) for product in (side.in_parts, side.one_expert))
+            out: Array = lax.platform_dependent(rows, sizes, tpu=partial(ragged, side), cpu=cpu, default=default)
             return out
 
         def whole(rows: Array, sizes: Array) -> Array:
             return ragged(sides[1], self._between(ragged(sides[0], rows, sizes)), sizes)
 
-        def each_block(rows: Array, sizes: Array, on_cpu: bool = False) -> Array:
+        def each_block(products: Sequence[Product], rows: Array, sizes: Array, fitting: bool = False) -> Array:
             def both(part: Array, expert: Array) -> Array:
-                hidden = self._between(sides[0].one_block(part, expert, on_cpu).astype(part.dtype))
-                return sides[1].one_block(hidden, expert, on_cpu)
+                return products[1](self._between(products[0](part, expert).astype(part.dtype)), expert)
 
-            return blocks_of(rows, sizes, sides[1].columns, both, fitting=on_cpu)
+            return blocks_of(rows, sizes, sides[1].columns, both, fitting=fitting)
 
         if self.axes.embed:
             return matmul(sides[1], self._between(matmul(sides[0], rows)))
-        cpu = partial(each_block, on_cpu=all(side.is_large for side in sides))
-        out: Array = lax.platform_dependent(rows, sizes, tpu=whole, cpu=cpu, default=each_block)
+        large = all(side.is_large for side in sides)
+        cpu = partial(each_block, [partial(side.in_parts, any_rows=large) for side in sides], fitting=large)
+        default = partial(each_block, [side.one_expert for side in sides])
+        out: Array = lax.platform_dependent(rows, sizes, tpu=whole, cpu=cpu, default=default)
         return out
 
     def _between(self, columns: Array) -> Array:
