@@ -4,14 +4,14 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bench.rows.atomic import cannot
 from bench.rows.claim import superseded
-from bench.rows.part_time import time_of, time_of_merged
+from bench.rows.part_time import Entry, time_of, time_of_merged
 from bench.rows.store import Store, read_part
 from bench.storage.folder import TEMPORARY
 
@@ -79,8 +79,10 @@ def repair(store: Store, inspection: Inspection) -> list[Path]:
     return moved
 
 
-def compact(store: Store) -> tuple[int, int]:
+def compact(store: Store, lines_of: Callable[[Sequence[Entry]], list[str]] | None = None) -> tuple[int, int]:
     """Merge all files into one, which is on disk before the first old file is deleted.
+
+    ``lines_of`` says what is written for all rows, oldest first; by default they are written as they are.
 
     Files that other writers add meanwhile are not changed. A crash in between leaves rows twice, which a store counts
     once, until the next compaction.
@@ -94,11 +96,12 @@ def compact(store: Store) -> tuple[int, int]:
     entries, parts = store.entries(with_lines=True)
     if len(parts) < 2:
         return len(parts), len(entries)
-    store.write_part([entry.line for entry in entries], time_of_merged(entries, parts))
+    lines = [entry.line for entry in entries] if lines_of is None else lines_of(entries)
+    store.write_part(lines, time_of_merged(entries, parts))
     with cannot("written", store.results_dir):
         for part in parts:
             store.storage.remove(part)
-    return len(parts), len(entries)
+    return len(parts), len(lines)
 
 
 def remove_superseded(store: Store, point_ids: Collection[str]) -> None:

@@ -32,6 +32,6 @@ def timing_remarks(rows: Iterable[Row]) -> list[str]:
     )
     return [
         f"{old.total()} of {counted(len(timed), 'compiled row')} were timed by an earlier version of the timing model "
-        f"({which}): it may give their programs other seconds now. Run their sweeps again before comparing them with "
-        "newer rows."
+        f"({which}): it may give their programs other seconds now. shardbench results rekey asks them again; do "
+        "that before comparing them with newer rows."
     ]

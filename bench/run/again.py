@@ -1,8 +1,8 @@
-"""The command that asks the point of a stored row again."""
+"""How the point of a stored row is asked again: its point, its engine's config, its command."""
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from engines.core.layout import VARIANTS
 from engines.core.point import Point
 from engines.core.row import POINT_FIELDS, PROGRAM, Row
 from engines.core.runtime import AUTO
+from engines.core.versions import versions_of
 
 NOT_SETTINGS: Final = frozenset({"tolerance", "decode", "name"})
 """Keys of ``details`` whose meaning differs from the same key in an engine's config."""
@@ -46,6 +47,36 @@ def stated(row: Row) -> dict[str, Any]:
 def settings(row: Row) -> dict[str, Any]:
     """The settings of the engine's config that the row records."""
     return _settings(row, _config(row.engine, config_dirs()))
+
+
+def by_config(rows: Iterable[Row]) -> tuple[list[tuple[dict[str, Any], list[Row]]], dict[int, str]]:
+    """Rows grouped by the config of their engine, with the settings that they record.
+
+    Returns:
+        configs with their rows; id() of each row whose config is not known → the reason.
+    """
+    groups: dict[str, tuple[dict[str, Any], list[Row]]] = {}
+    refused: dict[int, str] = {}
+    for row in rows:
+        if row.engine not in names("engine"):
+            refused[id(row)] = f"engine={row.engine} is not known"
+        elif "checkpoint" in row.details:
+            refused[id(row)] = f"the folder of its checkpoint {row.details['checkpoint']} is not known"
+        else:
+            config = load_group("engine", row.engine) | settings(row)
+            groups.setdefault(json.dumps(config, sort_keys=True, default=str), (config, []))[1].append(row)
+    return list(groups.values()), refused
+
+
+def other_versions(row: Row, libraries: Sequence[str]) -> str | None:
+    """The first of an engine's libraries of which a row was made with another version than is installed; None if all
+    are the same.
+    """
+    here = versions_of(libraries)
+    for name in libraries:
+        if row.versions.get(name) != here.get(name):
+            return f"made with {name} {row.versions.get(name)}, but {here.get(name)} is installed"
+    return None
 
 
 def _settings(row: Row, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from bench.measure.timing import TimingConfig
 from bench.rows.atomic import cannot
 from bench.rows.part_time import time_of_merged
 from bench.rows.store import Store, line_of
-from bench.run.again import requested_point, settings
+from bench.run.again import by_config, other_versions, requested_point
 from bench.run.child import evaluate
 from bench.run.identify import program_ids
 from bench.run.keys import code_id, code_id_of, point_id
@@ -22,11 +22,9 @@ from bench.run.load_engine import make_engine
 from bench.run.make_row import PointTask
 from bench.run.progress import Output
 from bench.run.worker import answer_all
-from bench.sweep.catalog import load_group, names
 from engines.core.engine import Estimator
 from engines.core.errors import InvalidRequest, ShardbenchError
 from engines.core.row import SCHEMA_VERSION, Row
-from engines.core.versions import versions_of
 
 ASIDE: Final = "before-rekey"
 """The folder next to ``rows`` that the old files are moved to."""
@@ -59,8 +57,9 @@ def rekey(store: Store, proven: Mapping[str, bool]) -> Rekeyed:
     old = [row for row in rows if row.schema_version < SCHEMA_VERSION and row.engine != "imported"]
     if not old:
         return Rekeyed(len(rows), 0, [], [])
-    found: dict[int, Row | str] = {}
-    for config, group in _by_engine(old, found):
+    groups, refused = by_config(old)
+    found: dict[int, Row | str] = {**refused}
+    for config, group in groups:
         found |= _rekeyed(config, group, proven)
     outcomes = [found.get(id(row), row) for row in rows]
     valid = [row for row in outcomes if isinstance(row, Row)]
@@ -86,20 +85,6 @@ def read_proven(path: Path) -> dict[str, bool]:
             "proven", path, "must map every point_id to true or false", 'use a JSON file such as {"point_id": true}'
         )
     return content
-
-
-def _by_engine(rows: Sequence[Row], dropped: dict[int, Row | str]) -> list[tuple[dict[str, Any], list[Row]]]:
-    """Rows grouped by the config of their engine; rows without a known engine go to ``dropped`` with the reason."""
-    groups: dict[str, tuple[dict[str, Any], list[Row]]] = {}
-    for row in rows:
-        if row.engine not in names("engine"):
-            dropped[id(row)] = f"engine={row.engine} is not known"
-        elif "checkpoint" in row.details:
-            dropped[id(row)] = f"the folder of its checkpoint {row.details['checkpoint']} is not known"
-        else:
-            config = load_group("engine", row.engine) | settings(row)
-            groups.setdefault(json.dumps(config, sort_keys=True, default=str), (config, []))[1].append(row)
-    return list(groups.values())
 
 
 def _rekeyed(config: Mapping[str, Any], rows: Sequence[Row], proven: Mapping[str, bool]) -> dict[int, Row | str]:
@@ -161,15 +146,7 @@ def _not_proven(row: Row, proven: Mapping[str, bool], config: Mapping[str, Any])
         return None
     if not proven.get(row.point_id):
         return "measured, without proof that the same program would run now; use proven=FILE"
-    return _other_versions(row.versions, make_engine(config).libraries)
-
-
-def _other_versions(versions: Mapping[str, str], libraries: Sequence[str]) -> str | None:
-    here = versions_of(libraries)
-    for name in libraries:
-        if versions.get(name) != here.get(name):
-            return f"made with {name} {versions.get(name)}, but {here.get(name)} is installed"
-    return None
+    return other_versions(row, make_engine(config).libraries)
 
 
 def _difference(row: Row, answer: Row, libraries: Sequence[str]) -> str | None:
@@ -183,7 +160,7 @@ def _difference(row: Row, answer: Row, libraries: Sequence[str]) -> str | None:
             continue
         if before is None or now is None or abs(now - before) > tolerance * abs(before):
             return f"{key}={before}, and now {now}"
-    return _other_versions(row.versions, libraries)
+    return other_versions(row, libraries)
 
 
 def _move_aside(store: Store, parts: Sequence[Path]) -> list[Path]:

@@ -53,4 +53,4 @@ def test_two_rows_set_the_constants_and_four_check_them():
 def test_the_kept_rows_are_of_the_programs_as_they_are(number, tmp_path):
     _, row = pairs()[number]
     engine = CompiledEngine(**{**load_group("engine", "compiled"), "cache_dir": str(tmp_path)})
-    assert engine.program_id(requested_point(row)) == row.program_id
+    assert engine.program_ids(requested_point(row), [row.details]) == [row.program_id]

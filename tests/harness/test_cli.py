@@ -109,7 +109,7 @@ def test_a_changed_model_is_not_taken_for_the_original(shardbench):
         (("+sweep=papertable2",), "sweep=papertable2", "paper-table2"),
         (("batch_size=[1,2",), "batch_size=[1,2", "key=value"),
         (("print=yaml",), "print=yaml", "json"),
-        (("timing.samples=3",), "timing.samples=3", "--cfg job"),
+        (("timing.samples=3",), "timing.samples=3", "did you mean timing.min_samples="),
         (("model.num_layers=x",), "model.num_layers=x", "tiny.yaml"),
         (("results_dir=/dev/null",), "results_dir=/dev/null", "use a folder"),
         (("timing.min_samples=0",), "timing.min_samples=0", ""),

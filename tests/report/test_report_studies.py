@@ -88,6 +88,26 @@ def test_a_study_s_own_row_comes_before_a_newer_one_of_other_settings(points):
     assert [row.point_id for row in find_rows([own, searched], [first], "study-targets").rows] == ["searched"]
 
 
+def test_of_several_settings_the_fastest_is_shown_whichever_is_the_newest(points):
+    """A search that tried more, and a plain row asked before or after it; of one settings the newest still counts."""
+    (first, *_) = points["study-block"]
+    times = {"tried_s": {"ws_2d latency": 0.1, "ws_2d latency unrolled": 0.1}}
+    searched = a_row_of(first, 0.1, point_id="searched", sweep="study-block", details=times)
+    plain = a_row_of(first, 0.2, point_id="plain", sweep="study-block")
+    refused = a_row_of(first, point_id="refused", sweep="study-block", details={"keep_hlo": True})
+    again = replace(searched, point_id="again", latency_s=30.0, step_time_s=0.3)
+    early, late = ({"created_at": f"2026-01-0{day}T03:04:05.006+00:00"} for day in (2, 3))
+
+    def shown(*rows):
+        return [row.point_id for row in find_rows(rows, [first], "study-block").rows]
+
+    assert shown(replace(searched, **early), replace(plain, **late), refused) == ["searched"]
+    assert shown(replace(searched, **late), replace(plain, **early), refused) == ["searched"]
+    assert shown(replace(searched, **early), replace(again, **late)) == ["again"]
+    assert shown(replace(searched, **early), replace(again, **late), plain) == ["plain"]
+    assert shown(refused) == ["refused"]
+
+
 def test_the_parts_of_a_step_by_hand(points):
     # 64 steps of 10 ms: 8 ms of computation, 5 of them HBM traffic, and 2 ms of exposed communication.
     row = a_row_of(points["study-block"][0], 0.010)

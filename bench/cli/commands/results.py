@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.cli.args import PRICE, PRINT, RESULTS_DIR, Key
-from bench.cli.values import FilePath, ListOf, StorePath, Text
+from bench.cli.values import FilePath, Integer, ListOf, StorePath, Text
 from bench.rows.counted import counted
 from engines.core.errors import InvalidRequest
 from engines.core.row import PROGRAM, Row
@@ -20,7 +20,8 @@ VERBS: Final[Mapping[str, str]] = {
     "add": "store rows from a file of JSON lines, such as those that a run printed because it could not store them",
     "merge": "store the rows of other stores, each once",
     "compact": "merge all files into one",
-    "rekey": "convert rows of schema version 1 to the current keys if they are still valid; drop the others",
+    "rekey": "convert rows of schema version 1 to the current keys if they are still valid, and drop the others; ask "
+    "the points of compiled rows of an earlier timing model again",
 }
 WRITERS: Final = ("add", "merge")
 """Verbs that make the store if it is not there; the others read or change one that is."""
@@ -47,6 +48,9 @@ KEYS: Final = (
         'rekey: a JSON file {"point_id": true} of measured rows whose program is proven unchanged',
         kind=FilePath(),
     ),
+    Key("max_parallel", 1, "rekey: points compiled at once, in processes of their own", kind=Integer(1)),
+    Key("folder", None, "rekey: the clone of jax-llm-examples, whose rows do not name it", kind=FilePath()),
+    Key("python", None, "rekey: the Python of jax-llm-examples or MaxText", kind=FilePath()),
     PRICE,
     PRINT,
 )
@@ -59,6 +63,7 @@ EXAMPLES: Final = (
     "shardbench results merge data=[host1/results,host2/results]",
     "shardbench results compact results_dir=results/main",
     "shardbench results rekey proven=proven.json",
+    "shardbench results rekey max_parallel=2 results_dir=results/studies",
 )
 
 
@@ -82,7 +87,7 @@ def main(verb: str | None, settings: Mapping[str, Any]) -> int:
     if verb == "compact":
         return _compact(store, as_json)
     if verb == "rekey":
-        return _rekey(store, settings["proven"], as_json)
+        return _rekey(store, settings, as_json)
     from bench.rows.select import select
 
     where = {name: settings[name] for name in FILTERS if settings[name] is not None}
@@ -184,24 +189,56 @@ def _compact(store: Any, as_json: bool) -> int:
     return 0
 
 
-def _rekey(store: Any, proven: Any, as_json: bool) -> int:
+def _rekey(store: Any, settings: Mapping[str, Any], as_json: bool) -> int:
     from bench.run.rekey import read_proven, rekey
+    from bench.run.retime import retime
 
+    proven = settings["proven"]
     found = rekey(store, {} if proven is None else read_proven(Path(proven)))
+    not_recorded = {key: settings[key] for key in ("folder", "python") if settings[key] is not None}
+    retimed = retime(store, not_recorded, settings["max_parallel"])
     dropped = [{"point_id": row.point_id, "point": _label(row), "reason": reason} for row, reason in found.dropped]
+    rows = found.rows + len(retimed.changed)
     if as_json:
-        content = {"rows": found.rows, "rekeyed": found.rekeyed, "dropped": dropped}
+        content = {"rows": rows, "rekeyed": found.rekeyed, "dropped": dropped, "retimed": _told(retimed)}
         print(json.dumps({"results_dir": str(store.results_dir), **content, "moved_to": list(map(str, found.moved))}))
         return 0
     for each in dropped:
         print(f"dropped {each['point_id']} ({each['point']}): {each['reason']}")
     print(
         f"{counted(found.rekeyed, 'row')} got new keys, {len(dropped)} dropped; "
-        f"{store.results_dir} holds {counted(found.rows, 'row')}"
+        f"{store.results_dir} holds {counted(rows, 'row')}"
     )
     for path in found.moved:
         print(f"old file moved to {path}")
+    told = _told(retimed)
+    for each in told["changed"]:
+        print(f"changed {each['point_id']} ({each['point']}): {each['key']} {each['before']} → {each['now']}")
+    for each in told["left"]:
+        print(f"left as it was {each['point_id']} ({each['point']}): {each['reason']}")
+    same, changed, left = told["same"], len(told["changed"]), len(told["left"])
+    if same or changed or left:
+        rest = f"; {left} left as they were" if left else ""
+        print(f"{counted(same + changed, 'row')} re-timed: {same} the same, {changed} changed{rest}")
     return 0
+
+
+def _told(found: Any) -> dict[str, Any]:
+    """What :func:`bench.run.retime.retime` found, as plain values."""
+    return {
+        "same": len(found.same),
+        "changed": [
+            {
+                "point_id": each.old.point_id,
+                "point": _label(each.old),
+                "key": each.key,
+                "before": each.before,
+                "now": each.now,
+            }
+            for each in found.changed
+        ],
+        "left": [{"point_id": row.point_id, "point": _label(row), "reason": reason} for row, reason in found.left],
+    }
 
 
 def _label(row: Row) -> str:

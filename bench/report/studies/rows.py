@@ -1,5 +1,6 @@
 """The rows of a study: the points of its sweep recipe, the stored rows of these points, and what bounds each row."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from bench.rows.frontier import time_of
 from bench.rows.labels import SOURCES, answered, by_source
 from bench.rows.pairing import OPEN, is_open, question, stated
+from bench.run.again import settings
 from bench.sweep.expand import request_from
 from engines.core.conf import conf_dir
 from engines.core.point import Point
@@ -90,34 +92,42 @@ def points_of(recipe: str, variants: Sequence[Sequence[str]] = ((),)) -> list[Po
 
 
 def find_rows(rows: Sequence[Row], points: Sequence[Point], recipe: str | None = None) -> StudyRows:
-    """The newest compiled row of every point and, where there is one, the newest row of each other kind and engine.
+    """One compiled row of every point and, where there is one, one row of each other kind and engine.
 
     A row with a time that is not valid is none of them. Rows of the ``recipe`` itself come before those of others, of
-    which looped programs, which the engine makes by default, come before unrolled ones.
+    which looped programs, which the engine makes by default, come before unrolled ones. Among those, the newest of
+    each settings of the engine counts, and of several settings the fastest: none hides another by its date.
     """
     found: dict[str, Row] = {}
     missing = 0
-
-    def rank(row: Row) -> tuple[bool, bool, str]:
-        own = row.sweep == recipe
-        return own, own or not row.details.get("unrolled"), row.created_at
-
     asked_alike: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         asked_alike[stated(row)].append(row)
     for point in points:
-        newest: dict[tuple[str, str], Row] = {}
+        kinds: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in asked_alike[question(point.axes())]:
             if answers(row, point) and (answered(row) or row.status != "ok"):
-                kind = (row.source, row.engine)
-                if kind not in newest or rank(newest[kind]) < rank(row):
-                    newest[kind] = row
-        mine = sorted(newest.values(), key=lambda row: (row.source != "compiled", SOURCES.index(row.source)))
+                kinds[row.source, row.engine].append(row)
+        mine = [_shown(each, recipe) for each in kinds.values()]
+        mine.sort(key=lambda row: (row.source != "compiled", SOURCES.index(row.source)))
         if not by_source(mine, "compiled"):
             missing += point.engine == "compiled"
             continue
         found.update((row.point_id, row) for row in mine if row.source == "compiled" or answered(row))
     return StudyRows(list(found.values()), missing)
+
+
+def _shown(rows: Sequence[Row], recipe: str | None) -> Row:
+    """One of the rows of a kind, as :func:`find_rows` says."""
+
+    def rank(row: Row) -> tuple[bool, bool]:
+        own = row.sweep == recipe
+        return own, own or not row.details.get("unrolled")
+
+    first = max(map(rank, rows))
+    mine = sorted((row for row in rows if rank(row) == first), key=lambda row: row.created_at)
+    newest = {repr(settings(row)): row for row in mine}
+    return min(newest.values(), key=lambda row: time_of(row) or math.inf)
 
 
 def answers(row: Row, point: Point) -> bool:
