@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from builders.rows import a_row
@@ -24,6 +25,7 @@ MEASURED = a_row(
     n=3,
     valid=True,
 )
+LARGER = replace(MEASURED, batch_size=16, point_id="e" * 16, step_time_s=0.25)
 FAILED = a_row(sweep="palm", batch_size=8, point_id="f" * 16, status="failed", error='it "broke" <b>')
 PREDICTED = a_row(sweep="palm", source="predicted", engine="analytic", mesh_shape=[2, 2, 2], latency_s=0.5, mfu=0.3)
 
@@ -38,10 +40,10 @@ def server(tmp_path_factory):
         for name in ("WANDB_MODE", "WANDB_API_KEY"):
             patch.delenv(name, raising=False)
         tracker = open_tracker({**settings, "results_dir": str(home / "results")})
-        logged = [tracker.log_row(row) for row in (MEASURED, FAILED, PREDICTED)]
-        tracker.log_sweep("palm", [MEASURED, FAILED, PREDICTED])
+        logged = [tracker.log_row(row) for row in (MEASURED, LARGER, FAILED, PREDICTED)]
+        tracker.log_sweep("palm", [MEASURED, LARGER, FAILED, PREDICTED])
         tracker.close()
-    assert logged == [True, True, False]
+    assert logged == [True, True, True, False]
     runs = sorted(map(str, (home / "results" / "wandb").glob("offline-run-*")))
     with running() as server:
         variables = {"HOME": str(home), "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40}
@@ -59,7 +61,7 @@ def sweep_of(server):
 
 
 def test_every_run_arrives_in_full(server):
-    assert len(server.runs) == 3
+    assert len(server.runs) == 4
     assert {run.fields["project"] for run in server.runs.values()} == {"mine"}
     assert all(artifact.committed for artifact in server.artifacts.values())
     assert set(server.unknown) <= {"ServerFeaturesQuery"}
@@ -94,13 +96,14 @@ def test_a_sweep_arrives_with_its_table_and_rows(server):
     cells = [dict(zip(content["columns"], line, strict=True)) for line in content["data"]]
     assert [(cell["source"], cell["status"]) for cell in cells] == [
         ("measured", "ok"),
+        ("measured", "ok"),
         ("measured", "failed"),
         ("predicted", "ok"),
     ]
     artifact = server.artifact("rows-palm")
     assert artifact.kind == "rows"
     rows = [row_of(line) for line in artifact.content["rows.jsonl"].decode().splitlines()]
-    assert rows == [MEASURED, FAILED, PREDICTED]
+    assert rows == [MEASURED, LARGER, FAILED, PREDICTED]
 
 
 def test_a_sweep_arrives_with_its_figures_and_report(server):
