@@ -26,8 +26,8 @@ def balanced_scope(rows: float, experts: float) -> str:
     return f"balanced_rows_{rows:.2f}_experts_{experts:.2f}"
 
 
-TURNS: Final = re.compile(r"balanced_turns_(\d+)/while")
-"""The scope of :func:`turns_scope` in the metadata of the loop that it names."""
+TURNS: Final = re.compile(r'balanced_turns_(\d+)/while"')
+"""The scope of :func:`turns_scope` in the metadata of the loop that it names, and not of a loop inside that one."""
 
 
 def turns_scope(turns: int) -> str:
@@ -71,6 +71,19 @@ def distinct_experts(num_experts: int, per_token: int, tokens: Any, skew: float 
 
     missed = 1 - choice_probabilities(num_experts, per_token, skew)
     return (1 - missed ** np.asarray(tokens, np.float64)[..., None]).sum(-1)
+
+
+def expected_blocks(num_experts: int, per_token: int, tokens: int, rows: int) -> float:
+    """Expected blocks of up to ``rows`` rows that the experts' rows fill, each block of one expert: Σ E[⌈n/rows⌉].
+
+    An expert has n rows of ``tokens``, binomial with π = k/N, so that E[⌈n/rows⌉] = Σ_j P(n > j·rows): the first term
+    is :func:`distinct_experts`.
+    """
+    import numpy as np
+    from scipy.special import bdtrc
+
+    passed = np.arange(0, tokens, rows)
+    return float(num_experts * bdtrc(passed, tokens, per_token / num_experts).sum())
 
 
 def busiest_share(num_experts: int, per_token: int, shards: int, skew: float = 0.0) -> float:

@@ -7,16 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.core.routing import busiest_share, choice_probabilities, distinct_experts
+from engines.core.routing import busiest_share, choice_probabilities, distinct_experts, expected_blocks
 
 
 @pytest.mark.parametrize(("experts", "per_token", "tokens"), [(5, 2, 2), (4, 1, 3), (4, 3, 2), (3, 3, 1)])
 def test_distinct_experts_is_the_mean_over_every_choice_of_every_token(
     experts: int, per_token: int, tokens: int
 ) -> None:
-    ways = product(combinations(range(experts), per_token), repeat=tokens)
+    ways = list(product(combinations(range(experts), per_token), repeat=tokens))
     mean = np.mean([len(set().union(*chosen)) for chosen in ways])
     assert distinct_experts(experts, per_token, tokens) == pytest.approx(mean)
+    for rows in range(1, tokens + 2):
+        counts = [np.bincount(np.concatenate(chosen), minlength=experts) for chosen in ways]
+        blocks = np.mean([np.ceil(each / rows).sum() for each in counts])
+        assert expected_blocks(experts, per_token, tokens, rows) == pytest.approx(blocks)
+
+
+def test_blocks_are_those_of_all_rows_where_every_token_has_every_expert() -> None:
+    assert expected_blocks(4, 4, 65, 16) == 4 * 5
+    # Of many rows an expert's last block is half full on average: mean rows of 4096 · 2/8 fill 1024/64 blocks and 1/2.
+    assert expected_blocks(8, 2, 4096, 64) == pytest.approx(8 * 16.5, rel=1e-2)
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.floats(0, 3))

@@ -239,8 +239,13 @@ def test_shapes_and_axes_as_typed():
     ]  # fmt: skip
 
 
-def test_a_mesh_alone_says_how_many_chips():
+def test_a_mesh_alone_says_how_many_chips(tmp_path):
     from bench.cli.commands.estimate import KEYS
 
-    settings = {key.name: key.default for key in KEYS} | {"hlo": ["a"], "hw": "tpu-v5e", "mesh": ["model:16"]}
+    (tmp_path / "a").touch()
+    settings = {key.name: key.default for key in KEYS} | {
+        "hlo": [str(tmp_path / "a")],
+        "hw": "tpu-v5e",
+        "mesh": ["model:16"],
+    }
     assert question_of(settings).slice.num_chips == 16

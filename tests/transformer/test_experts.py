@@ -167,6 +167,15 @@ def test_a_point_of_a_shipped_model_with_experts_is_read_whole(name: str) -> Non
         check_formats(replace(asked, routing_skew=1.0))
 
 
+@pytest.mark.parametrize(("batch", "dispatch"), [(4, "gather"), (8, "all_to_all")])
+def test_a_dispatch_that_is_left_open_is_one_that_the_batch_allows(batch: int, dispatch: str) -> None:
+    # Eight chips share a prompt's tokens by whole sequences, however many tokens these have.
+    keys: dict[str, Any] = {"engine": "compiled", "phase": "prefill", "num_chips": 8, "tensor_parallel": 8}
+    plan = plan_of_point(point("mixtral-8x7b", "h100-80gb", batch_size=batch, input_len=512, output_len=1, **keys))
+    plan.check()
+    assert plan.expert_dispatch == dispatch
+
+
 def test_a_slice_without_ragged_exchanges_gathers_tokens() -> None:
     keys: dict[str, Any] = {"engine": "compiled", "phase": "decode", "batch_size": 512, "input_len": 1, "output_len": 1}
     dispatch = {

@@ -1,7 +1,9 @@
 """A cache of compiled programs on disk, so that a program is compiled once.
 
 The key is a hash of everything that determines the outcome: the StableHLO, the target, the versions of the compiler's
-libraries, and its flags. Running out of memory is an outcome too. Entries are gzipped JSON, written atomically.
+libraries, and its flags. Names in the source do not count, though a compiled text holds some that are read: an entry
+that cannot be read may be forgotten. Running out of memory is an outcome too. Entries are gzipped JSON, written
+atomically.
 """
 
 import gzip
@@ -71,6 +73,16 @@ class Cache:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)  # one that could not be read, or of an earlier format
             write_whole(path, content, path.with_name(f"{path.name}-{secrets.token_hex(4)}.part"), flush=False)
+
+    def forget(self, key: str) -> bool:
+        """Remove an entry; whether there was one, and the folder lets it be removed."""
+        if self.folder is None:
+            return False
+        try:
+            self._path(key).unlink()
+        except OSError:
+            return False
+        return True
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None

@@ -48,9 +48,9 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
         step = _constant(body, body.root.operands[counter], lambda index: 0 if index == counter else initial(index))
         if bound is not None and start is not None and step:
             return max(0, -((start - bound) // step))
-    stated = TURNS.findall(loop.attributes.get("metadata", ""))
-    if stated:
-        return int(stated[-1])
+    stated = TURNS.search(loop.attributes.get("metadata", ""))
+    if stated is not None:
+        return int(stated[1])
     raise UnknownTripCount(loop.name, condition.name)
 
 

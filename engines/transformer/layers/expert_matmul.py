@@ -12,6 +12,8 @@ Four ways, on the same matrices (:mod:`layers.expert_ways` chooses):
 All but the first read the matrices of those experts alone that have rows.
 """
 
+import math
+from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from typing import Final
@@ -20,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engines.core.routing import balanced_scope, distinct_experts
+from engines.core.routing import balanced_scope, distinct_experts, expected_blocks, turns_scope
 from engines.transformer.comm.collectives import all_gather, as_bytes, axis_index, reduce_scatter
 from engines.transformer.layers.expert_matrix import FEW_ROWS, ExpertMatrix, Product
 from engines.transformer.layers.mlp import activate
@@ -99,27 +101,33 @@ class ExpertFeedForward:
             with jax.named_scope(scope):
                 return side.sorted_rows(rows, sizes).astype(rows.dtype)
 
-        def blocks(side: ExpertMatrix, rows: Array, sizes: Array) -> Array:
-            return in_blocks(rows, sizes, most, side.columns, side.one_block)
+        size = block_rows(len(rows), expected, most)
+        filled = expected_blocks(experts.count, experts.per_token, most, size) / experts.count * expected
+        blocks_of = partial(in_blocks, size=size, turns=math.ceil(filled))
+
+        def blocks(side: ExpertMatrix, product: Product, rows: Array, sizes: Array) -> Array:
+            return blocks_of(rows, sizes, side.columns, product)
 
         def matmul(side: ExpertMatrix, rows: Array) -> Array:
-            out: Array = lax.platform_dependent(rows, sizes, tpu=partial(ragged, side), default=partial(blocks, side))
+            cpu, default = (partial(blocks, side, product) for product in (side.in_parts, side.one_expert))
+            out: Array = lax.platform_dependent(rows, sizes, tpu=partial(ragged, side), cpu=cpu, default=default)
             return out
 
         def whole(rows: Array, sizes: Array) -> Array:
             return ragged(sides[1], self._between(ragged(sides[0], rows, sizes)), sizes)
 
-        def each_block(rows: Array, sizes: Array, on_cpu: bool = False) -> Array:
+        def each_block(products: Sequence[Product], rows: Array, sizes: Array, fitting: bool = False) -> Array:
             def both(part: Array, expert: Array) -> Array:
-                hidden = self._between(sides[0].one_block(part, expert, on_cpu).astype(part.dtype))
-                return sides[1].one_block(hidden, expert, on_cpu)
+                return products[1](self._between(products[0](part, expert).astype(part.dtype)), expert)
 
-            return in_blocks(rows, sizes, most, sides[1].columns, both, fitting=on_cpu)
+            return blocks_of(rows, sizes, sides[1].columns, both, fitting=fitting)
 
         if self.axes.embed:
             return matmul(sides[1], self._between(matmul(sides[0], rows)))
-        cpu = partial(each_block, on_cpu=all(side.is_large for side in sides))
-        out: Array = lax.platform_dependent(rows, sizes, tpu=whole, cpu=cpu, default=each_block)
+        large = all(side.is_large for side in sides)
+        cpu = partial(each_block, [partial(side.in_parts, any_rows=large) for side in sides], fitting=large)
+        default = partial(each_block, [side.one_expert for side in sides])
+        out: Array = lax.platform_dependent(rows, sizes, tpu=whole, cpu=cpu, default=default)
         return out
 
     def _between(self, columns: Array) -> Array:
@@ -139,13 +147,15 @@ def block_rows(rows: int, experts: int, most: int) -> int:
     return min(LARGEST_BLOCK, 1 << (wanted - 1).bit_length())
 
 
-def in_blocks(rows: Array, sizes: Array, most: int, columns: int, product: Product, fitting: bool = False) -> Array:
+def in_blocks(
+    rows: Array, sizes: Array, columns: int, product: Product, *, size: int, turns: int, fitting: bool = False
+) -> Array:
     """[rows, in], sorted by expert → [rows, columns] in the rows' dtype; ``product`` (block, expert) is one block's.
 
-    A block that reaches beyond its expert's rows computes some of the next expert's, whose own block writes them later.
-    Where blocks are ``fitting``, one of few rows is no larger than the next power of two from :data:`FEW_ROWS`.
+    A block has ``size`` rows, and a balanced router fills ``turns`` of them. One that reaches beyond its expert's rows
+    computes some of the next expert's, whose own block writes them later. Where blocks are ``fitting``, one of few rows
+    is no larger than the next power of two from :data:`FEW_ROWS`.
     """
-    size = block_rows(len(rows), len(sizes), most)
     blocks = -(-sizes // size)
     last, starts = jnp.cumsum(blocks), jnp.cumsum(sizes) - sizes
     padded = jnp.pad(rows, ((0, size), (0, 0)))
@@ -169,7 +179,8 @@ def in_blocks(rows: Array, sizes: Array, most: int, columns: int, product: Produ
         chosen: Array = lax.switch(index, [partial(of, count) for count in choices], out)
         return chosen
 
-    out: Array = lax.fori_loop(0, last[-1], one, jnp.zeros((len(padded), columns), rows.dtype))
+    with jax.named_scope(turns_scope(turns)):
+        out: Array = lax.fori_loop(0, last[-1], one, jnp.zeros((len(padded), columns), rows.dtype))
     return out[: len(rows)]
 
 

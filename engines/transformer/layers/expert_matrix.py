@@ -21,7 +21,7 @@ FEW_ROWS: Final = 8
 PART_ROWS: Final = 64
 CACHED_PART_ROWS: Final = 128
 SMALLEST_PART: Final = 16
-"""Up to so many rows are multiplied with parts of a matrix: of so many rows, on a CPU of so many for more rows, and no
+"""Up to so many rows a CPU multiplies with parts of a matrix: of so many of its rows, for more rows of so many, and no
 fewer than so many."""
 CACHED_BYTES: Final = 1 << 20
 """An expert's matrix beyond this is in no cache of a core as a whole."""
@@ -87,9 +87,9 @@ class ExpertMatrix(NamedTuple):
         """[rows, in] of one expert → [rows, columns], float32, its matrix read at once."""
         return self._of_one(self._whole, rows, expert)
 
-    def one_block(self, rows: Array, expert: Array, on_cpu: bool = False) -> Array:
-        """[rows, in] of one expert → [rows, columns], float32, few rows in parts of the matrix, ``on_cpu`` all."""
-        return self._of_one(partial(self._in_parts, on_cpu=on_cpu), rows, expert)
+    def in_parts(self, rows: Array, expert: Array, any_rows: bool = False) -> Array:
+        """The same, as a CPU multiplies: few rows with parts of the matrix, ``any_rows`` likewise."""
+        return self._of_one(partial(self._in_parts, any_rows=any_rows), rows, expert)
 
     def _of_one(self, product: Product, rows: Array, expert: Array) -> Array:
         x, factor = quantize_tokens(self.plan, rows, ())
@@ -99,17 +99,17 @@ class ExpertMatrix(NamedTuple):
         """x: [rows, in] times the matrix of one expert, in float32."""
         return few_rows(self.plan, MATMUL, x, self.values.expert(expert), jnp.float32)
 
-    def _in_parts(self, x: Array, expert: Array, on_cpu: bool) -> Array:
+    def _in_parts(self, x: Array, expert: Array, any_rows: bool) -> Array:
         """x: [rows, in] times the matrix of one expert, in float32.
 
-        Of few rows, and on a CPU of more, a part of the matrix's rows at a time: XLA:CPU copies what a loop slices from
-        a stack, and a part stays in a core's cache until it is multiplied.
+        Of few rows, and of any, a part of the matrix's rows at a time: XLA:CPU copies what a loop slices from a stack,
+        and a part stays in a core's cache until it is multiplied. A GPU would start two kernels for every part.
         """
         inward = self.values.stack.shape[-2]
         few = len(x) <= FEW_ROWS
         part = math.gcd(inward, PART_ROWS if few else CACHED_PART_ROWS)
         plain = self.plan.act_dtype in ACTIVATION_DTYPES and not isinstance(self.values.stack, Grouped)
-        if not (few or on_cpu) or part < SMALLEST_PART or not plain:
+        if not (few or any_rows) or part < SMALLEST_PART or not plain:
             return self._whole(x, expert)
 
         def add(number: Array, total: Array) -> Array:

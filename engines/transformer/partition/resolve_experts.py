@@ -39,7 +39,7 @@ def resolve_experts(point: Point, mesh_shape: MeshShape, ffn_layout: str) -> tup
     cheaper = 2 * experts.per_token <= axes_size(axes, mesh_shape)
     many = tokens > ROW_TILE
     limit = point.chip.xla.overlapped_all_to_all_chips if point.chip.xla else None
-    possible = tokens % spread == 0 and (limit is None or point.num_chips <= limit)
+    possible = sequences % spread == 0 and (limit is None or point.num_chips <= limit)
     return axes, "all_to_all" if cheaper and many and possible else "gather"
 
 
