@@ -1,6 +1,7 @@
 """How tests compile programs of a few numbers, which otherwise take seconds to compile and no time to run."""
 
 import functools
+import inspect
 
 import jax
 
@@ -61,8 +62,11 @@ def use_plain_reference(patch):
 
 @functools.cache
 def _plain_reference():
-    """Its jitted functions. Compiled once a process for the same shapes, whichever module asks."""
+    """Its functions, jitted. Compiled once a process for the same shapes, whichever module asks.
+
+    What stands before the layers is not jitted there: its operations would be compiled one by one, and not plainly.
+    """
     return {
-        name: jax.jit(getattr(reference, name).__wrapped__, static_argnums=static, compiler_options=plainly())
-        for name, static in (("layer", (0, 1, 2)), ("output_logits", 0))
+        name: jax.jit(inspect.unwrap(getattr(reference, name)), static_argnums=static, compiler_options=plainly())
+        for name, static in (("embedded", 0), ("layer", (0, 1, 2)), ("output_logits", 0))
     }

@@ -8,10 +8,10 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from room import Room
 from temporary import keep_in_one_folder
 from thinning import kept
 
@@ -36,8 +36,6 @@ settings.load_profile("shardbench")
 # A shell starts what it runs in the background with Ctrl-C ignored, and so would every command of a test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-MOST_RESIDENT_BYTES = 3e9
-"""Of a worker of the suite; there are three on a machine of 16 GB."""
 SLOW_S = 0.5
 """What a slow test takes where its marker does not say it: most stand in a file of many."""
 # Tracing a program makes many objects that live as long as the trace: collecting them often finds nothing, and takes a
@@ -101,18 +99,16 @@ def _thin_out(config, items):
     items[:] = [item for item in items if id(item) in chosen_ids]
 
 
+@pytest.fixture(scope="session")
+def room():
+    return Room()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def room_for_other_workers():
+def room_for_other_workers(room):
     """After a module the programs that JAX keeps are dropped, where they fill more than a worker's share of memory."""
     yield
-    if "jax" in sys.modules and _resident_bytes() > MOST_RESIDENT_BYTES:
-        sys.modules["jax"].clear_caches()
-        gc.collect()
-
-
-def _resident_bytes():
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    room.make()
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from builders.plans import mesh_of
-from compiling import plainly
+from compiling import plainly, use_plain_reference
 
 from engines.core.model import Model
 from engines.transformer.layers.kv_cache import make_cache
@@ -24,7 +25,9 @@ TIME = 5
 def _reference(
     model: Model, tokens: bytes, shape: tuple[int, int], positions: tuple[int, ...], length: int | None
 ) -> np.ndarray:
-    return reference_logits(model, np.frombuffer(tokens, np.int32).reshape(shape), list(positions), 0, length)
+    with pytest.MonkeyPatch.context() as patch:
+        use_plain_reference(patch)
+        return reference_logits(model, np.frombuffer(tokens, np.int32).reshape(shape), list(positions), 0, length)
 
 
 def relative_error(model: Model, tokens: np.ndarray, positions: tuple[int, ...], output: np.ndarray) -> float:
