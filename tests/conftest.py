@@ -100,15 +100,15 @@ def _thin_out(config, items):
 
 
 @pytest.fixture(scope="session")
-def room():
+def worker_room():
     return Room()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def room_for_other_workers(room):
+def room_for_other_workers(worker_room):
     """After a module the programs that JAX keeps are dropped, where they fill more than a worker's share of memory."""
     yield
-    room.make()
+    worker_room.make()
 
 
 @pytest.fixture(scope="module")
