@@ -20,3 +20,20 @@ def test_labels_of_near_marks_stand_apart():
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
     places = axis.transData.transform([(x, y) for x, y, *_ in marks])
     assert not any(box.contains(x, y) for box in boxes for x, y in places)
+
+
+def test_a_long_label_beside_the_edge_stays_in_the_panel():
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axis = figure.subplots()
+    marks = [
+        (0.0, 0.0, "int4 in groups of 64", "k"),
+        (0.05, 0.0, "int8", "k"),
+        (0.05, 0.02, "int4", "k"),
+        (1, 1, "", "k"),
+    ]
+    axis.plot([x for x, *_ in marks], [y for _, y, *_ in marks], "o", markersize=7)
+    label_apart(axis, marks)
+    figure.draw_without_rendering()
+    panel, boxes = axis.get_window_extent(), [text.get_window_extent() for text in axis.texts]
+    assert all(panel.x0 <= box.x0 and box.x1 <= panel.x1 for box in boxes)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
