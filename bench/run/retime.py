@@ -32,11 +32,11 @@ TRACES: Final = "traces"
 COMPARED: Final = (
     *("status", "valid", "latency_s", "ttft_s", "step_time_s", "tpot_s", *POINT_FIELDS, "chosen"),
     *("compute_s", "memory_s", "communication_s", "overlapped_s", "overhead_s"),
-    *("tokens_per_s", "tokens_per_s_per_chip", "tokens_per_s_per_user", "cost_chip_s_per_token", "tokens_per_turn"),
-    *("mfu", "mbu", "peak_flops_per_s", "hbm_bytes_per_s", "peak_source", "mean_layers"),
+    *("tokens_per_turn", "mean_layers", "peak_flops_per_s", "hbm_bytes_per_s", "peak_source"),
     *("peak_hbm_bytes", "weights_bytes", "kv_cache_bytes", "activations_bytes"),
 )
-"""What a row answers; the other keys say who answered, when and where, or are of measured rows."""
+"""What a row answers; the other keys follow from these (MFU, tokens/s), say who answered, when and where, or are of
+measured rows."""
 NOT_COMPARED: Final = frozenset({"compile_s", "hot_loop", TRACES, DETAIL})
 """Keys of ``details`` that say how the answer was found, or explain it by names that the program's source gives."""
 

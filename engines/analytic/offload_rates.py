@@ -25,15 +25,10 @@ def offload_record(point: Point) -> dict[str, Any]:
     return {
         "offloads": point.offload != "none",
         "offloads_kv": point.offload_kv != "none",
-        "first_layers": staying(point),
+        "first_layers": point.staying_layers,
         "host_bytes_per_s": host,
         "nvme_bytes_per_s": nvme,
     }
-
-
-def staying(point: Point) -> int:
-    """How many of the first layers stay on the chip where others come: those that propose tokens."""
-    return point.draft_layers or 0 if point.offloads else 0
 
 
 def held_layers(layers: Any, first: Any, offloaded: Any) -> Any:
@@ -47,19 +42,13 @@ def host_bytes(point: Point, held_cache_bytes: float) -> float:
     Weights are the parameters without the tables; ``held_cache_bytes`` are those of the layers on one chip. Neither
     counts the first layers where they stay on the chip.
     """
-    model, found, first = point.model, 0.0, staying(point)
-    away = 1 - first / model.num_layers
+    model, found, first = point.model, 0.0, point.staying_layers
+    away = model.num_layers - first
     if point.offload == "host":
         tables = (1 if model.tied_embedding else 2) * model.vocab_size * model.d_model
-        found += (model.params - tables) * point.weight_bytes * away
+        found += (model.params - tables) * point.weight_bytes * away / model.num_layers
     if point.offload_kv == "host":
-        found += (
-            point.num_chips
-            * held_cache_bytes
-            * model.num_layers
-            * away
-            / float(held_layers(model.num_layers, first, True))
-        )
+        found += point.num_chips * held_cache_bytes * away / float(held_layers(model.num_layers, first, True))
     return found
 
 

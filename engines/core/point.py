@@ -158,6 +158,11 @@ class Point(MethodKeys):
         """Whether layers' weights, or their keys and values, wait outside the chips."""
         return self.offload != "none" or self.offload_kv != "none"
 
+    @property
+    def staying_layers(self) -> int:
+        """How many of the first layers stay on the chips where others wait outside: those that propose tokens."""
+        return (self.draft_layers or 0) if self.offloads else 0
+
     def fingerprint(self, asked_of: str) -> str:
         """16 hex digits over every value of the point, architecture and datasheet included, and ``asked_of``.
 

@@ -21,11 +21,6 @@ class Work:
     settings: Settings
 
     @property
-    def first_layers(self) -> int:
-        """How many of the first layers stay on the devices where others come: those that propose tokens."""
-        return self.point.draft_layers or 0
-
-    @property
     def sampling(self) -> Sampling:
         """How tokens are chosen."""
         return self.settings.sampling

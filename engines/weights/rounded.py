@@ -28,7 +28,7 @@ class RoundedWeights:
     Each matrix is rounded by itself, whole; vectors, routers and learned positions stay as they are. ``jax`` multiplies
     the output matrices of a parallel block's attention and feed-forward as one: where a scale is that of all inputs of
     an output (``weight_group_size`` unset), theirs is the larger of both, which may round one of them more coarsely
-    than here. Which matrices are one depends on the plan, and a model's quality shall not.
+    than here. Which matrices are one depends on the plan, and a model's quality must not.
     """
 
     def __init__(self, point: Point, source: Source) -> None:

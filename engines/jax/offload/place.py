@@ -43,13 +43,13 @@ class LayerByLayer:
         try:
             self.weights: Any = resident_parameters(plan, mesh, source)
             described = abstract_cache(plan, mesh)
-            self.cache: Any = empty_arrays(described[: work.first_layers] if on_host else described)
-            caches = HostCaches(plan, mesh, work.first_layers) if on_host else None
+            self.cache: Any = empty_arrays(described[: work.point.staying_layers] if on_host else described)
+            caches = HostCaches(plan, mesh, work.point.staying_layers) if on_host else None
         except BaseException:
             layers.close()
             raise
         kinds = [each.kind for each in plan.stacks]
-        self.stream = Stream(layers=layers, caches=caches, kinds=kinds, first=work.first_layers, log=Log())
+        self.stream = Stream(layers=layers, caches=caches, kinds=kinds, first=work.point.staying_layers, log=Log())
 
     def prepare_prompt(self, programs: Programs, prompts: Prompts, inputs: tuple[Any, ...], timed: bool) -> None:
         """See :class:`engines.jax.places.Place`."""
@@ -68,7 +68,7 @@ class LayerByLayer:
 
     def held_bytes(self) -> tuple[float, float]:
         """The resident parameters, and of what comes and goes as many layers as are there at once."""
-        plan, mesh, stream, first = self.work.plan, self.work.mesh, self.stream, self.work.first_layers
+        plan, mesh, stream, first = self.work.plan, self.work.mesh, self.stream, self.work.point.staying_layers
         layers = [described_bytes_per_chip(each) for each in abstract_parameters(plan, mesh).layers]
         caches = [described_bytes_per_chip(each) for each in abstract_cache(plan, mesh)]
         if self.work.point.offload == "none":

@@ -51,7 +51,7 @@ def layers_of(work: Work, source: Source) -> Layers:
         return ResidentLayers(list(_made(plan, mesh, source)))
     placed = abstract_parameters(plan, mesh).layers
     waiting = [packed_shapes(each) for each in placed]
-    made, count = _made(plan, mesh, source), work.first_layers
+    made, count = _made(plan, mesh, source), work.point.staying_layers
     first = list(islice(made, count))
     try:
         layers: Layers = _waiting(work, source, waiting, made)
@@ -67,7 +67,7 @@ def _waiting(work: Work, source: Source, placed: Sequence[Any], made: Iterator[A
     plan, mesh, settings = work.plan, work.mesh, work.settings
     if work.point.offload == "host":
         waiting = [in_host_memory(packed(each)) for each in made]
-        return HostLayers([*[()] * work.first_layers, *waiting], placed)
+        return HostLayers([*[()] * work.point.staying_layers, *waiting], placed)
     identity = _identity(work)
     if settings.offload_dir is not None:
         folder = Path(settings.offload_dir).expanduser() / identity

@@ -51,7 +51,7 @@ def streamed_turns(
     turn, steps = _turn(work, how, draft), work.point.decode_steps
     calls = {name: programs.add(name, *of, True) for name, of in turn.programs.items()}
     (verify,) = compiled(work, programs, {"decode": turn.reading}, True).values()
-    settling, count, by_itself = _settling(work, how), work.first_layers, how.way == "self"
+    settling, count, by_itself = _settling(work, how), work.point.staying_layers, how.way == "self"
 
     def decode(parameters: Both, caches: Both, token: Any, prompt: Any) -> tuple[Any, ...]:
         state = calls["decode begin"](token, prompt)
